@@ -1,0 +1,25 @@
+//! The vocabulary of DFS: ids, errors, attributes, names, limits, operations, the two service seams
+//! ([`service::MetadataService`], [`service::ChunkService`]), clock, crash-safe file helpers, telemetry.
+//!
+//! This crate knows neither gRPC nor FUSE nor any store: everything else may import it, it imports nothing of DFS.
+
+pub mod attr;
+pub mod capability;
+pub mod checksum;
+pub mod clock;
+pub mod cluster;
+pub mod durable;
+pub mod error;
+pub mod extent;
+pub mod ids;
+pub mod limits;
+pub mod name;
+pub mod op;
+pub mod service;
+pub mod session;
+pub mod telemetry;
+
+pub use attr::{Attr, FileKind, SetAttr, SetTime, Timestamp};
+pub use error::{ErrorKind, FsError, FsResult};
+pub use ids::{ChunkId, ClusterId, DiskIncarnation, Ino, NodeId, OpNumber, PgId, SessionEpoch, SessionId};
+pub use name::Name;

@@ -1,0 +1,75 @@
+//! Every bound in one place, with its reason. Units are last in the name.
+
+use std::time::Duration;
+
+/// Longest name, as Linux's `NAME_MAX`.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Longest symlink target, as Linux's `PATH_MAX` less the NUL.
+pub const SYMLINK_BYTES_MAX: usize = 4095;
+/// Largest file offset, as Linux's `loff_t`.
+pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
+/// Hard links of one inode, as ext4 has it.
+pub const LINKS_MAX: u32 = 65_000;
+/// Largest extended attribute value, as Linux's `XATTR_SIZE_MAX`.
+pub const XATTR_VALUE_BYTES_MAX: usize = 65_536;
+/// All names of one inode's extended attributes, as Linux's `XATTR_LIST_MAX`.
+pub const XATTR_LIST_BYTES_MAX: usize = 65_536;
+/// Supplementary groups in a request, as Linux's `NGROUPS_MAX`.
+pub const GROUPS_MAX: usize = 65_536;
+
+/// Default chunk size.
+pub const CHUNK_BYTES_DEFAULT: u64 = 8 << 20;
+/// Largest chunk that a datanode accepts.
+pub const CHUNK_BYTES_MAX: u64 = 64 << 20;
+/// Checksummed unit inside a chunk file.
+pub const FRAME_BYTES: usize = 64 << 10;
+/// Piece of a chunk in one wire message.
+pub const WIRE_FRAME_BYTES: usize = 256 << 10;
+/// Largest wire message: one piece plus headers, or a page of a listing.
+pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// Inline bytes in one extent of a commit.
+pub const INLINE_EXTENT_BYTES_MAX: usize = 16 << 10;
+/// Inline bytes of one inode in total.
+pub const INLINE_INODE_BYTES_MAX: u64 = 64 << 10;
+
+/// Operations in one mutation batch.
+pub const BATCH_OPS_MAX: usize = 1024;
+/// Extents in one write commit.
+pub const COMMIT_EXTENTS_MAX: usize = 1024;
+/// Chunk ids granted at once.
+pub const GRANT_CHUNKS_MAX: u32 = 256;
+/// Replies remembered per session before the oldest are refused rather than repeated.
+pub const SESSION_REPLIES_MAX: usize = 4096;
+/// Entries in one page of a directory listing.
+pub const READDIR_ENTRIES_MAX: u32 = 1024;
+/// Extents in one page of a map.
+pub const EXTENTS_PAGE_MAX: u32 = 1024;
+/// Batches that one group commit gathers.
+pub const GROUP_COMMIT_BATCHES_MAX: usize = 512;
+/// Mutation batches waiting for the applier; senders are slowed above it.
+pub const APPLIER_QUEUE_MAX: usize = 4096;
+/// Inventory changes in one heartbeat.
+pub const HEARTBEAT_INVENTORY_MAX: usize = 4096;
+/// Chunk ids in one page of an inventory listing, and in one delete request.
+pub const CHUNK_LIST_MAX: usize = 4096;
+/// Cluster-state deltas kept; an older reader gets the full state.
+pub const CLUSTER_DELTAS_MAX: usize = 1000;
+/// Replication factor limit.
+pub const REPLICATION_MAX: u32 = 8;
+/// Concurrent chunk writes of one datanode; each holds at most one chunk piece and one open file.
+pub const DATANODE_WRITES_MAX: usize = 64;
+
+/// A session's lease, measured by the client from the time of sending a keep-alive.
+pub const SESSION_LEASE: Duration = Duration::from_secs(20);
+/// Interval of keep-alives.
+pub const SESSION_KEEPALIVE: Duration = Duration::from_secs(5);
+/// Interval of datanode heartbeats.
+pub const HEARTBEAT: Duration = Duration::from_secs(2);
+/// Without a heartbeat for this long a datanode is suspect: no new chunks are placed on it.
+pub const NODE_SUSPECT: Duration = Duration::from_secs(5);
+/// Without a heartbeat for this long a datanode is down.
+pub const NODE_DOWN: Duration = Duration::from_secs(30);
+/// Validity of a chunk capability.
+pub const CAPABILITY_VALIDITY: Duration = Duration::from_secs(3600);
+/// Default deadline of one attempt of a unary call; the client tries again after it.
+pub const CALL_DEADLINE: Duration = Duration::from_secs(10);

@@ -1,0 +1,182 @@
+//! The two seams: everything that keeps names is a [`MetadataService`], everything that keeps chunks a [`ChunkService`].
+//!
+//! Each has a gRPC stub (in `dfs-proto`), the real server, a fault-injecting wrapper (in `dfs-testkit`) and, for tests,
+//! an in-memory twin. All pass one conformance suite.
+
+use crate::attr::{Attr, FileKind};
+use crate::capability::ChunkCapability;
+use crate::cluster::{ClusterUpdate, StatFs};
+use crate::error::FsResult;
+use crate::extent::{ExtentPage, Receipt};
+use crate::ids::{ChunkId, Ino, SessionEpoch};
+use crate::name::Name;
+use crate::op::{Entry, MutationBatch, OpResult};
+use crate::session::{Caller, Identity, OpenSession, SessionGrant};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use std::time::Duration;
+
+/// One entry of a directory page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirEntry {
+    /// Name.
+    pub name: Name,
+    /// Inode.
+    pub ino: Ino,
+    /// Kind.
+    pub kind: FileKind,
+    /// Continue after this entry: a number that never changes while the entry exists; at least 3.
+    pub cursor: u64,
+    /// Attributes, if asked for.
+    pub attr: Option<Attr>,
+}
+
+/// One page of a directory, in cursor order, without `.` and `..`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirPage {
+    /// Entries.
+    pub entries: Vec<DirEntry>,
+    /// Nothing follows.
+    pub end: bool,
+    /// Inode of the parent directory (the root is its own), for `..`.
+    pub parent: Ino,
+}
+
+/// Reply to an open: fresh attributes and the first page of the map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Attributes.
+    pub attr: Attr,
+    /// Extents from offset 0.
+    pub extents: ExtentPage,
+}
+
+/// Metadata: names, inodes, extent maps, sessions. Mutations are durable when they return.
+///
+/// Every call but `open_session` carries an [`Identity`]. Common errors: `SessionFenced` (unknown session, wrong secret
+/// or old epoch: resume or open a new one), `Unavailable` and `TimedOut` (try again, with the same operation numbers),
+/// `Stale` (the inode number is gone).
+#[async_trait]
+pub trait MetadataService: Send + Sync + 'static {
+    /// Opens or resumes a session.
+    async fn open_session(&self, request: OpenSession) -> FsResult<SessionGrant>;
+    /// Renews the lease; answers its length, counted from the time of sending.
+    async fn keep_alive(&self, identity: Identity) -> FsResult<Duration>;
+    /// Ends the session: its open files are released, late commits refused.
+    async fn close_session(&self, identity: Identity) -> FsResult<()>;
+
+    /// Applies a batch; one result per operation, in order. The outer error means that nothing is known of any.
+    async fn mutate(&self, identity: Identity, batch: MutationBatch) -> FsResult<Vec<OpResult>>;
+
+    /// Finds a name. `caller` needs search permission on `parent`.
+    async fn lookup(&self, identity: Identity, caller: Caller, parent: Ino, name: Name) -> FsResult<Entry>;
+    /// Attributes.
+    async fn getattr(&self, identity: Identity, ino: Ino) -> FsResult<Attr>;
+    /// Target of a symbolic link.
+    async fn readlink(&self, identity: Identity, ino: Ino) -> FsResult<Bytes>;
+    /// Page of a directory after `cursor` (0: from the start); at most `limit` entries. `caller` needs read permission
+    /// when `cursor` is 0 (a directory opened once stays readable).
+    async fn readdir(
+        &self,
+        identity: Identity,
+        caller: Caller,
+        ino: Ino,
+        cursor: u64,
+        limit: u32,
+        attrs: bool,
+    ) -> FsResult<DirPage>;
+    /// Value of an extended attribute.
+    async fn getxattr(&self, identity: Identity, caller: Caller, ino: Ino, name: Bytes) -> FsResult<Bytes>;
+    /// Names of the extended attributes that `caller` may see.
+    async fn listxattr(&self, identity: Identity, caller: Caller, ino: Ino) -> FsResult<Vec<Bytes>>;
+    /// Extents that overlap `offset..offset+length` of a file that the session has open.
+    async fn read_extents(
+        &self,
+        identity: Identity,
+        ino: Ino,
+        offset: u64,
+        length: u64,
+    ) -> FsResult<ExtentPage>;
+    /// Opens a file: checks `caller`'s permission, counts one open of the session. Durable only while the session lives:
+    /// a client declares its open files again when it resumes.
+    async fn open(
+        &self,
+        identity: Identity,
+        caller: Caller,
+        ino: Ino,
+        read: bool,
+        write: bool,
+    ) -> FsResult<Opened>;
+    /// Takes one open back.
+    async fn release(&self, identity: Identity, ino: Ino) -> FsResult<()>;
+    /// Totals.
+    async fn statfs(&self, identity: Identity) -> FsResult<StatFs>;
+    /// What changed in the cluster since `known_version` (0: everything).
+    async fn cluster_state(&self, identity: Identity, known_version: u64) -> FsResult<ClusterUpdate>;
+}
+
+/// What a chunk's header says of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChunkDescription {
+    /// The chunk.
+    pub chunk: ChunkId,
+    /// Inode that it was written for.
+    pub ino: Ino,
+    /// File offset that it was written for.
+    pub file_offset: u64,
+    /// Content length in bytes: 1 to [`crate::limits::CHUNK_BYTES_MAX`].
+    pub length: u64,
+    /// Epoch of the writing session.
+    pub epoch: SessionEpoch,
+    /// SHA-256 of the content.
+    pub sha256: [u8; 32],
+}
+
+/// A write of one whole chunk.
+pub struct WriteChunk {
+    /// Description; the datanode refuses content of another length or hash.
+    pub description: ChunkDescription,
+    /// Permission to write.
+    pub capability: ChunkCapability,
+    /// Addresses of the further replicas that this datanode forwards to.
+    pub forward: Vec<String>,
+    /// Content in pieces of at most [`crate::limits::WIRE_FRAME_BYTES`].
+    pub content: BoxStream<'static, FsResult<Bytes>>,
+}
+
+/// Outcome of a chunk write: a receipt per durable replica, the reason per failed one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChunkWritten {
+    /// Durable replicas.
+    pub receipts: Vec<Receipt>,
+    /// Address and error of the replicas that failed.
+    pub failures: Vec<(String, crate::error::FsError)>,
+}
+
+/// Chunks: immutable, replicated, verified.
+#[async_trait]
+pub trait ChunkService: Send + Sync + 'static {
+    /// Stores a chunk here and on `forward`; returns when every replica is durable or failed. Idempotent for the same
+    /// bytes.
+    ///
+    /// # Errors
+    /// `ChunkConflict` (other bytes exist under the id), `NoSpace`, `Unauthenticated`, `Corrupt` (content does not match
+    /// the description), `ReadOnly` (the disk failed). The error is this node's own; failures of others are in the reply.
+    async fn write_chunk(&self, request: WriteChunk) -> FsResult<ChunkWritten>;
+    /// Streams `offset..offset+length` of a chunk's content, verified; pieces of at most
+    /// [`crate::limits::WIRE_FRAME_BYTES`]. A range behind the content's end is `Invalid`.
+    ///
+    /// # Errors
+    /// `NotFound`, `Corrupt` (a frame does not verify: ask another replica), `Unauthenticated`.
+    async fn read_chunk(
+        &self,
+        capability: ChunkCapability,
+        offset: u64,
+        length: u64,
+    ) -> FsResult<BoxStream<'static, FsResult<Bytes>>>;
+    /// Description of a stored chunk; the capability permits reading.
+    async fn stat_chunk(&self, capability: ChunkCapability) -> FsResult<ChunkDescription>;
+    /// Deletes a chunk; a missing one is no error. The capability permits deleting.
+    async fn delete_chunk(&self, capability: ChunkCapability) -> FsResult<()>;
+}

@@ -1,0 +1,90 @@
+//! Sessions: who is calling, and under which epoch.
+
+use crate::ids::{ClusterId, Ino, SessionEpoch, SessionId};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::time::Duration;
+
+/// Secret that proves that a caller is the owner of a session: 16 random bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionSecret(pub [u8; 16]);
+
+impl fmt::Debug for SessionSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionSecret(..)")
+    }
+}
+
+/// Identity that every RPC carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The session.
+    pub session: SessionId,
+    /// Its epoch.
+    pub epoch: SessionEpoch,
+    /// Its secret.
+    pub secret: SessionSecret,
+    /// Trace id of the system call or command that caused the call; 0 is none.
+    pub trace: u64,
+}
+
+/// The process on whose behalf an operation is done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// Effective user.
+    pub uid: u32,
+    /// Effective group.
+    pub gid: u32,
+    /// Supplementary groups; at most [`crate::limits::GROUPS_MAX`].
+    pub groups: Vec<u32>,
+}
+
+impl Caller {
+    /// The superuser.
+    pub fn root() -> Self {
+        Caller::default()
+    }
+    /// True if `gid` is the caller's group or one of the supplementary ones.
+    pub fn in_group(&self, gid: u32) -> bool {
+        self.gid == gid || self.groups.contains(&gid)
+    }
+}
+
+/// An inode that a client holds open, as it declares it when it resumes a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenDeclaration {
+    /// The inode.
+    pub ino: Ino,
+    /// Open for reading.
+    pub read: bool,
+    /// Open for writing.
+    pub write: bool,
+}
+
+/// Request for a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenSession {
+    /// Host name and program, for administrators; at most 255 bytes.
+    pub client_name: String,
+    /// Session to resume after a lost connection or a coordinator restart.
+    pub resume: Option<Identity>,
+    /// Everything that the client holds open (resume only).
+    pub opened: Vec<OpenDeclaration>,
+}
+
+/// What the coordinator tells a new or resumed session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionGrant {
+    /// Identity for all further calls.
+    pub identity: Identity,
+    /// Cluster.
+    pub cluster: ClusterId,
+    /// Lease, from the time of sending the request.
+    pub lease: Duration,
+    /// Size at which writers cut chunks, in bytes.
+    pub chunk_bytes: u64,
+    /// Replicas that a new chunk shall have.
+    pub replication: u32,
+    /// Receipts without which a commit is refused.
+    pub replication_floor: u32,
+}

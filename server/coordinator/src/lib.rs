@@ -1,0 +1,3 @@
+//! The coordinator: namespace, sessions, membership and placement over an ordered key-value store.
+
+pub mod store;
