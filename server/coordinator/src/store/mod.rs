@@ -1,7 +1,23 @@
 //! The seam below all metadata: an ordered key-value store with atomic, durable batches.
+//!
+//! Owns the trait, its three implementations and the fence that keeps a second opener of a data directory out. Knows
+//! nothing of what keys and values mean. Invariant: readers see whole batches only, and only batches that are durable.
+
+pub mod fence;
+pub mod fjall;
+pub mod memory;
+pub mod sled;
+
+#[doc(hidden)]
+pub mod conformance;
 
 use bytes::Bytes;
-use dfs_common::FsResult;
+use dfs_common::{ErrorKind, FsError, FsResult};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
 
 /// Point and ordered reads; of the newest committed state, or of one moment (a snapshot).
 pub trait MetaRead: Send + Sync {
@@ -18,6 +34,13 @@ pub struct WriteBatch {
     pub changes: Vec<(Bytes, Option<Bytes>)>,
 }
 
+impl WriteBatch {
+    /// The last change of each key, in key order: what a store applies.
+    pub(crate) fn into_final_changes(self) -> std::collections::BTreeMap<Bytes, Option<Bytes>> {
+        self.changes.into_iter().collect()
+    }
+}
+
 /// An ordered key-value store.
 pub trait MetaStore: MetaRead + 'static {
     /// Applies `batch` atomically; durable (survives a power cut, for the stores that promise it) on return.
@@ -26,4 +49,61 @@ pub trait MetaStore: MetaRead + 'static {
     fn snapshot(&self) -> FsResult<Box<dyn MetaRead>>;
     /// `fjall`, `sled` or `memory`, for status and logs.
     fn kind(&self) -> &'static str;
+}
+
+/// Which store keeps the metadata. Chosen when the data directory is created, never changed afterwards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreKind {
+    /// The default: durable across power cuts, bounded memory.
+    #[default]
+    Fjall,
+    /// Survives the end of the process; does not survive a power cut.
+    Sled,
+    /// Nothing survives: for tests.
+    Memory,
+}
+
+impl StoreKind {
+    /// `fjall`, `sled` or `memory`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StoreKind::Fjall => "fjall",
+            StoreKind::Sled => "sled",
+            StoreKind::Memory => "memory",
+        }
+    }
+}
+
+impl fmt::Display for StoreKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for StoreKind {
+    type Err = FsError;
+    fn from_str(text: &str) -> FsResult<Self> {
+        match text {
+            "fjall" => Ok(StoreKind::Fjall),
+            "sled" => Ok(StoreKind::Sled),
+            "memory" => Ok(StoreKind::Memory),
+            other => Err(FsError::new(
+                ErrorKind::Invalid,
+                format!("unknown store {other:?}: use fjall, sled or memory"),
+            )),
+        }
+    }
+}
+
+/// Opens the store of `kind` in the directory `dir` (made if missing), with a cache of about `cache_bytes`.
+///
+/// # Errors
+/// `Io` or `Corrupt` with the store's own words if the files cannot be used.
+pub fn open(kind: StoreKind, dir: &Path, cache_bytes: u64) -> FsResult<Arc<dyn MetaStore>> {
+    Ok(match kind {
+        StoreKind::Fjall => Arc::new(fjall::FjallStore::open(dir, cache_bytes)?),
+        StoreKind::Sled => Arc::new(sled::SledStore::open(dir, cache_bytes)?),
+        StoreKind::Memory => Arc::new(memory::MemoryStore::default()),
+    })
 }
