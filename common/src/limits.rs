@@ -73,3 +73,14 @@ pub const NODE_DOWN: Duration = Duration::from_secs(30);
 pub const CAPABILITY_VALIDITY: Duration = Duration::from_secs(3600);
 /// Default deadline of one attempt of a unary call; the client tries again after it.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Sessions of one coordinator; each costs about 200 bytes of memory and its reply table.
+pub const SESSIONS_MAX: usize = 65_536;
+/// Inodes that one session may hold open.
+pub const SESSION_OPEN_INODES_MAX: usize = 1 << 20;
+/// Operations that one group commit gathers; together with the batch limit it bounds the transaction's memory.
+pub const GROUP_COMMIT_OPS_MAX: usize = 8192;
+/// Datanodes of one cluster.
+pub const NODES_MAX: usize = 4096;
+/// Placement groups of one cluster.
+pub const PLACEMENT_GROUPS_MAX: usize = 65_536;
