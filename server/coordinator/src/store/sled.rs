@@ -15,9 +15,14 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Undo records kept for snapshots; more would let a forgotten snapshot fill the memory.
 pub const UNDO_RECORDS_MAX: usize = 1 << 20;
+
+/// How long opening waits for sled's lock, and between two attempts.
+const LOCK_WAIT: Duration = Duration::from_secs(3);
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// sled as a [`MetaStore`].
 pub struct SledStore {
@@ -92,13 +97,19 @@ impl SledStore {
     }
 
     fn open_with_limit(dir: &Path, cache_bytes: u64, undo_records_max: usize) -> FsResult<Self> {
-        let database = sled::Config::new()
+        let config = sled::Config::new()
             .path(dir)
             .cache_capacity(cache_bytes)
             // Every commit flushes by itself.
-            .flush_every_ms(None)
-            .open()
-            .map_err(|error| failure("opening", error))?;
+            .flush_every_ms(None);
+        let deadline = Instant::now() + LOCK_WAIT;
+        let database = loop {
+            match config.open() {
+                // sled's own threads free its lock a moment after the store was dropped.
+                Err(sled::Error::Io(_)) if Instant::now() < deadline => std::thread::sleep(LOCK_RETRY),
+                outcome => break outcome.map_err(|error| failure("opening", error))?,
+            }
+        };
         let tree = database
             .open_tree("meta")
             .map_err(|error| failure("opening", error))?;

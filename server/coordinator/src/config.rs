@@ -1,0 +1,66 @@
+//! Settings of a coordinator: what an administrator chooses. Limits that nobody needs to change are in `dfs_common::limits`.
+
+pub use crate::store::StoreKind;
+use dfs_common::limits::{CHUNK_BYTES_DEFAULT, CHUNK_BYTES_MAX, FRAME_BYTES, REPLICATION_MAX};
+use dfs_common::{ErrorKind, FsError, FsResult};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Settings of a coordinator.
+#[derive(Clone, Debug)]
+pub struct CoordinatorConfig {
+    /// Its data directory; made if missing.
+    pub data_dir: PathBuf,
+    /// Address of all its services; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Which store a new data directory gets; an existing one keeps its own.
+    pub store: StoreKind,
+    /// Replicas that a new chunk shall have: 1 to [`REPLICATION_MAX`].
+    pub replication: u32,
+    /// Receipts without which a commit is refused: 1 to `replication`.
+    pub replication_floor: u32,
+    /// Size at which writers cut chunks: [`FRAME_BYTES`] to [`CHUNK_BYTES_MAX`].
+    pub chunk_bytes: u64,
+    /// Size of the store's cache in bytes.
+    pub cache_bytes: u64,
+}
+
+impl CoordinatorConfig {
+    /// Defaults: fjall, 3 replicas with a floor of 2, chunks of 8 MiB, 32 MiB of cache.
+    pub fn new(data_dir: impl Into<PathBuf>, listen: SocketAddr) -> Self {
+        CoordinatorConfig {
+            data_dir: data_dir.into(),
+            listen,
+            store: StoreKind::default(),
+            replication: 3,
+            replication_floor: 2,
+            chunk_bytes: CHUNK_BYTES_DEFAULT,
+            cache_bytes: 32 << 20,
+        }
+    }
+
+    /// # Errors
+    /// `Invalid`, naming the setting that is out of range.
+    pub fn validate(&self) -> FsResult<()> {
+        let refuse = |text: String| Err(FsError::new(ErrorKind::Invalid, text));
+        if !(1..=REPLICATION_MAX).contains(&self.replication) {
+            return refuse(format!("replication is 1 to {REPLICATION_MAX}, not {}", self.replication));
+        }
+        if !(1..=self.replication).contains(&self.replication_floor) {
+            return refuse(format!(
+                "replication floor is 1 to the replication ({}), not {}",
+                self.replication, self.replication_floor
+            ));
+        }
+        if !(FRAME_BYTES as u64..=CHUNK_BYTES_MAX).contains(&self.chunk_bytes) {
+            return refuse(format!(
+                "chunk size is {FRAME_BYTES} to {CHUNK_BYTES_MAX} bytes, not {}",
+                self.chunk_bytes
+            ));
+        }
+        if self.cache_bytes < 1 << 20 {
+            return refuse(format!("store cache is at least 1 MiB, not {} bytes", self.cache_bytes));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,292 @@
+//! Live sessions and their leases, by the monotonic clock.
+//!
+//! A lease runs from the last keep-alive (or opening, or resuming). It is ended only by [`SessionTable::expire_due`], so a
+//! keep-alive that arrives late but before that renews it. From the moment a session is ending, every call of it is
+//! refused, at the service and again in the applier.
+
+use dfs_common::clock::Clock;
+use dfs_common::limits::{SESSION_LEASE, SESSIONS_MAX};
+use dfs_common::session::{Identity, SessionSecret};
+use dfs_common::{ErrorKind, FsError, FsResult, SessionEpoch, SessionId};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Between two looks at the leases. A gap longer than this and a half means that the coordinator itself stood still: the
+/// leases are extended by it, since no keep-alive could have been answered.
+pub const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Known from before the restart, not resumed yet.
+    Grace,
+    Live,
+    /// Closed or expired: being taken apart.
+    Ending,
+}
+
+struct Session {
+    epoch: SessionEpoch,
+    secret: SessionSecret,
+    state: State,
+    renewed: Duration,
+}
+
+/// All sessions that the store has.
+pub struct SessionTable {
+    clock: Arc<dyn Clock>,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    sessions: HashMap<SessionId, Session>,
+    last_look: Duration,
+}
+
+fn fenced(why: &'static str) -> FsError {
+    FsError::new(ErrorKind::SessionFenced, why)
+}
+
+/// What the first call of a session after a restart is told.
+pub const RESUME: &str = "the coordinator was restarted: resume the session";
+const UNKNOWN: &str = "the session is unknown or ended: open a new session";
+const WRONG: &str = "wrong secret or epoch for this session: open a new session";
+
+fn same_secret(a: &SessionSecret, b: &SessionSecret) -> bool {
+    // Every byte is looked at: the time tells nothing of the secret.
+    a.0.iter().zip(&b.0).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+}
+
+impl Inner {
+    fn proven(&mut self, identity: &Identity) -> FsResult<&mut Session> {
+        let session = self
+            .sessions
+            .get_mut(&identity.session)
+            .ok_or_else(|| fenced(UNKNOWN))?;
+        if !same_secret(&session.secret, &identity.secret) || session.epoch != identity.epoch {
+            return Err(fenced(WRONG));
+        }
+        if session.state == State::Ending {
+            return Err(fenced(UNKNOWN));
+        }
+        Ok(session)
+    }
+}
+
+impl SessionTable {
+    /// An empty table.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let last_look = clock.monotonic();
+        SessionTable {
+            clock,
+            inner: Mutex::new(Inner {
+                sessions: HashMap::new(),
+                last_look,
+            }),
+        }
+    }
+
+    fn insert(&self, session: SessionId, epoch: SessionEpoch, secret: SessionSecret, state: State) {
+        let renewed = self.clock.monotonic();
+        let entry = Session {
+            epoch,
+            secret,
+            state,
+            renewed,
+        };
+        self.inner.lock().sessions.insert(session, entry);
+    }
+
+    /// A session found in the store at start: in grace for one lease.
+    pub fn insert_grace(&self, session: SessionId, epoch: SessionEpoch, secret: SessionSecret) {
+        self.insert(session, epoch, secret, State::Grace);
+    }
+
+    /// A session that was just made durable.
+    pub fn insert_live(&self, session: SessionId, epoch: SessionEpoch, secret: SessionSecret) {
+        self.insert(session, epoch, secret, State::Live);
+    }
+
+    /// Passes a call of a live session.
+    ///
+    /// # Errors
+    /// `SessionFenced`: unknown, wrong secret or epoch, ended, or from before the restart and not resumed.
+    pub fn check(&self, identity: &Identity) -> FsResult<()> {
+        match self.inner.lock().proven(identity)?.state {
+            State::Live => Ok(()),
+            _ => Err(fenced(RESUME)),
+        }
+    }
+
+    /// [`SessionTable::check`], and renews the lease.
+    pub fn renew(&self, identity: &Identity) -> FsResult<()> {
+        let now = self.clock.monotonic();
+        let mut inner = self.inner.lock();
+        let session = inner.proven(identity)?;
+        if session.state != State::Live {
+            return Err(fenced(RESUME));
+        }
+        session.renewed = now;
+        Ok(())
+    }
+
+    /// Passes a request to resume a session: proven, live or in grace. It is not live before [`SessionTable::resumed`].
+    ///
+    /// # Errors
+    /// `SessionFenced`: the client must open a new session.
+    pub fn check_resume(&self, identity: &Identity) -> FsResult<()> {
+        self.inner.lock().proven(identity).map(drop)
+    }
+
+    /// The session declared its opens: it is live.
+    pub fn resumed(&self, session: SessionId) {
+        let now = self.clock.monotonic();
+        if let Some(session) = self.inner.lock().sessions.get_mut(&session)
+            && session.state != State::Ending
+        {
+            session.state = State::Live;
+            session.renewed = now;
+        }
+    }
+
+    /// Refuses every further call of a session, which is about to be taken apart. False if it is unknown.
+    pub fn begin_end(&self, session: SessionId) -> bool {
+        match self.inner.lock().sessions.get_mut(&session) {
+            Some(session) => {
+                session.state = State::Ending;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The session's records are gone.
+    pub fn remove(&self, session: SessionId) {
+        self.inner.lock().sessions.remove(&session);
+    }
+
+    /// Ends the sessions whose lease ran out and returns every session that is ending, those whose taking apart was
+    /// interrupted among them.
+    pub fn expire_due(&self) -> Vec<SessionId> {
+        let now = self.clock.monotonic();
+        let mut inner = self.inner.lock();
+        let gap = now.saturating_sub(inner.last_look);
+        inner.last_look = now;
+        let stood_still = if gap > EXPIRY_INTERVAL * 3 / 2 {
+            gap
+        } else {
+            Duration::ZERO
+        };
+        let mut ending = Vec::new();
+        for (id, session) in &mut inner.sessions {
+            session.renewed = (session.renewed + stood_still).min(now);
+            if session.state != State::Ending && now.saturating_sub(session.renewed) > SESSION_LEASE {
+                tracing::info!(session = %id, "session expired: no keep-alive within its lease");
+                session.state = State::Ending;
+            }
+            if session.state == State::Ending {
+                ending.push(*id);
+            }
+        }
+        ending.sort();
+        ending
+    }
+
+    /// Sessions, those in grace and ending included.
+    pub fn count(&self) -> usize {
+        self.inner.lock().sessions.len()
+    }
+
+    /// # Errors
+    /// `Busy` if there are [`SESSIONS_MAX`] sessions.
+    pub fn check_room(&self) -> FsResult<()> {
+        if self.count() >= SESSIONS_MAX {
+            return Err(FsError::new(
+                ErrorKind::Busy,
+                format!("the coordinator has {SESSIONS_MAX} sessions: unmount unused clients first"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dfs_common::clock::ManualClock;
+
+    fn identity(session: u64, secret: u8) -> Identity {
+        Identity {
+            session: SessionId(session),
+            epoch: SessionEpoch(1),
+            secret: SessionSecret([secret; 16]),
+            trace: 0,
+        }
+    }
+
+    fn table() -> (Arc<ManualClock>, SessionTable) {
+        let clock = Arc::new(ManualClock::default());
+        let table = SessionTable::new(clock.clone());
+        table.insert_live(SessionId(1), SessionEpoch(1), SessionSecret([1; 16]));
+        table.insert_grace(SessionId(2), SessionEpoch(1), SessionSecret([2; 16]));
+        (clock, table)
+    }
+
+    /// The worker's look at every interval, for `secs` seconds.
+    fn pass(clock: &ManualClock, table: &SessionTable, secs: u64) -> Vec<SessionId> {
+        let mut ending = Vec::new();
+        for _ in 0..secs {
+            clock.advance(EXPIRY_INTERVAL);
+            ending = table.expire_due();
+        }
+        ending
+    }
+
+    #[test]
+    fn only_the_owner_of_a_live_session_passes() {
+        let (_, table) = table();
+        table.check(&identity(1, 1)).unwrap();
+        for (wrong, message) in [
+            (identity(1, 9), WRONG),
+            (identity(3, 1), UNKNOWN),
+            (identity(2, 2), RESUME),
+            (
+                Identity {
+                    epoch: SessionEpoch(0),
+                    ..identity(1, 1)
+                },
+                WRONG,
+            ),
+        ] {
+            let error = table.check(&wrong).unwrap_err();
+            assert_eq!((error.kind(), error.message()), (ErrorKind::SessionFenced, message));
+            assert_eq!(table.renew(&wrong).unwrap_err().message(), message);
+        }
+        table.check_resume(&identity(2, 2)).unwrap();
+        table.resumed(SessionId(2));
+        table.check(&identity(2, 2)).unwrap();
+    }
+
+    #[test]
+    fn silent_session_expires_after_its_lease_and_a_renewed_one_does_not() {
+        let (clock, table) = table();
+        assert!(pass(&clock, &table, 15).is_empty());
+        table.renew(&identity(1, 1)).unwrap();
+        assert_eq!(pass(&clock, &table, 6), [SessionId(2)]);
+        assert_eq!(table.check_resume(&identity(2, 2)).unwrap_err().message(), UNKNOWN);
+        table.resumed(SessionId(2));
+        assert_eq!(table.check(&identity(2, 2)).unwrap_err().message(), UNKNOWN);
+        assert_eq!(pass(&clock, &table, 20), [SessionId(1), SessionId(2)]);
+        assert_eq!(table.renew(&identity(1, 1)).unwrap_err().message(), UNKNOWN);
+    }
+
+    #[test]
+    fn nobody_expires_because_the_coordinator_stood_still() {
+        let (clock, table) = table();
+        clock.advance(Duration::from_secs(3600));
+        assert!(table.expire_due().is_empty());
+        assert!(pass(&clock, &table, 20).is_empty());
+        assert_eq!(pass(&clock, &table, 1).len(), 2);
+    }
+}
