@@ -44,7 +44,10 @@ impl CoordinatorConfig {
     pub fn validate(&self) -> FsResult<()> {
         let refuse = |text: String| Err(FsError::new(ErrorKind::Invalid, text));
         if !(1..=REPLICATION_MAX).contains(&self.replication) {
-            return refuse(format!("replication is 1 to {REPLICATION_MAX}, not {}", self.replication));
+            return refuse(format!(
+                "replication is 1 to {REPLICATION_MAX}, not {}",
+                self.replication
+            ));
         }
         if !(1..=self.replication).contains(&self.replication_floor) {
             return refuse(format!(
@@ -59,7 +62,10 @@ impl CoordinatorConfig {
             ));
         }
         if self.cache_bytes < 1 << 20 {
-            return refuse(format!("store cache is at least 1 MiB, not {} bytes", self.cache_bytes));
+            return refuse(format!(
+                "store cache is at least 1 MiB, not {} bytes",
+                self.cache_bytes
+            ));
         }
         Ok(())
     }

@@ -110,7 +110,10 @@ fn describe(path: &Path, doing: &str, error: std::io::Error) -> FsError {
 fn damaged(path: &Path, why: impl std::fmt::Display) -> FsError {
     FsError::new(
         ErrorKind::Corrupt,
-        format!("{} is damaged ({why}): restore it from a backup", path.join(IDENTITY_FILE).display()),
+        format!(
+            "{} is damaged ({why}): restore it from a backup",
+            path.join(IDENTITY_FILE).display()
+        ),
     )
 }
 
@@ -135,7 +138,9 @@ fn check_entries(path: &Path) -> FsResult<()> {
         return Ok(());
     }
     for entry in std::fs::read_dir(path).map_err(|error| describe(path, "reading", error))? {
-        let name = entry.map_err(|error| describe(path, "reading", error))?.file_name();
+        let name = entry
+            .map_err(|error| describe(path, "reading", error))?
+            .file_name();
         if !IGNORED.iter().any(|ignored| name == *ignored) {
             return Err(FsError::new(
                 ErrorKind::Invalid,
@@ -252,7 +257,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(IDENTITY_FILE);
         std::fs::write(&file, br#"{"format_version": 2, "something": "new"}"#).unwrap();
-        assert_eq!(refused(dir.path(), StoreKind::Fjall).kind(), ErrorKind::UnknownVersion);
+        assert_eq!(
+            refused(dir.path(), StoreKind::Fjall).kind(),
+            ErrorKind::UnknownVersion
+        );
         std::fs::write(&file, b"{").unwrap();
         assert_eq!(refused(dir.path(), StoreKind::Fjall).kind(), ErrorKind::Corrupt);
         assert_eq!(std::fs::read(&file).unwrap(), b"{");
@@ -262,7 +270,11 @@ mod tests {
         let error = refused(foreign.path(), StoreKind::Fjall);
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(error.message().contains("thesis.txt"), "{error}");
-        assert_eq!(std::fs::read_dir(foreign.path()).unwrap().count(), 1, "no lock file was left");
+        assert_eq!(
+            std::fs::read_dir(foreign.path()).unwrap().count(),
+            1,
+            "no lock file was left"
+        );
     }
 
     #[test]

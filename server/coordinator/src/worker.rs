@@ -45,7 +45,10 @@ impl Workers {
     /// Name and status of each worker.
     pub fn list(&self) -> Vec<(&'static str, String)> {
         let running = self.running.lock();
-        running.iter().map(|(worker, _)| (worker.name(), worker.status())).collect()
+        running
+            .iter()
+            .map(|(worker, _)| (worker.name(), worker.status()))
+            .collect()
     }
 
     /// Stops all workers, each after its current step.

@@ -12,7 +12,6 @@ use dfs_common::{ErrorKind, FsError, FsResult, NodeId, PgId};
 use rand::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use tokio::sync::Notify;
 
 /// Groups in which a node is first in writing order.
 pub const GROUPS_PER_NODE: usize = 4;
@@ -44,23 +43,18 @@ impl Replication {
 pub struct Placement {
     state: Arc<ClusterState>,
     replication: Replication,
-    /// Wakes the worker that makes groups.
-    pub(crate) wanted: Arc<Notify>,
 }
 
 impl Placement {
     /// Placement over `state`.
     pub fn new(state: Arc<ClusterState>, replication: Replication) -> Self {
-        Placement {
-            state,
-            replication,
-            wanted: Arc::default(),
-        }
+        Placement { state, replication }
     }
 
     /// Groups that should exist and do not: member lists in writing order. Empty when nothing is to be done.
     pub fn missing_groups(&self) -> Vec<Vec<NodeId>> {
-        self.state.with(|nodes, groups| missing(&self.replication, nodes, groups))
+        self.state
+            .with(|nodes, groups| missing(&self.replication, nodes, groups))
     }
 }
 
@@ -72,17 +66,11 @@ impl ChunkPlacement for Placement {
     /// # Errors
     /// `NoSpace` if enough nodes are up but full; `Unavailable` if too few are up (the caller waits and tries again).
     fn choose(&self, count: u32) -> FsResult<Vec<PgId>> {
-        let picked = self.state.with(|nodes, groups| candidates(&self.replication, nodes, groups));
-        match picked {
-            Ok(candidates) => {
-                let mut rng = rand::rng();
-                Ok((0..count).map(|_| pick(&candidates, &mut rng)).collect())
-            }
-            Err(error) => {
-                self.wanted.notify_one();
-                Err(error)
-            }
-        }
+        let candidates = self
+            .state
+            .with(|nodes, groups| candidates(&self.replication, nodes, groups))?;
+        let mut rng = rand::rng();
+        Ok((0..count).map(|_| pick(&candidates, &mut rng)).collect())
     }
 
     fn members(&self, group: PgId) -> Option<Vec<NodeId>> {
@@ -121,23 +109,31 @@ fn candidates(
         if count < best_members {
             continue;
         }
-        // A group with more members than can take data would cost the writer a failure each: the fewest extra win below.
         if count > best_members {
             best.clear();
             best_members = count;
         }
-        let room = eligible.iter().map(|node| node.info.available_bytes).min().unwrap_or(0);
+        let room = eligible
+            .iter()
+            .map(|node| node.info.available_bytes)
+            .min()
+            .unwrap_or(0);
         best.push((group.id, room.max(1)));
     }
     if !best.is_empty() {
         return Ok(best);
     }
     let up = nodes.values().filter(|node| replication.is_up(node)).count();
-    let eligible = nodes.values().filter(|node| replication.is_eligible(node)).count();
+    let eligible = nodes
+        .values()
+        .filter(|node| replication.is_eligible(node))
+        .count();
     if up >= floor && eligible < floor {
         return Err(FsError::new(
             ErrorKind::NoSpace,
-            format!("only {eligible} datanodes have space left, {floor} are needed: add datanodes or delete files"),
+            format!(
+                "only {eligible} datanodes have space left, {floor} are needed: add datanodes or delete files"
+            ),
         ));
     }
     Err(FsError::new(
@@ -154,7 +150,10 @@ fn missing(
     nodes: &BTreeMap<NodeId, Node>,
     groups: &BTreeMap<PgId, PlacementGroup>,
 ) -> Vec<Vec<NodeId>> {
-    let usable: Vec<&Node> = nodes.values().filter(|node| replication.is_eligible(node)).collect();
+    let usable: Vec<&Node> = nodes
+        .values()
+        .filter(|node| replication.is_eligible(node))
+        .collect();
     let size = usable.len().min(replication.factor as usize);
     if size < replication.floor.max(1) as usize || groups.len() >= PLACEMENT_GROUPS_MAX {
         return Vec::new();
@@ -174,7 +173,11 @@ fn missing(
             .count();
         let others = usable_ids.len() - 1;
         // With just enough nodes there is one set; a second writing order of its tail spreads nothing.
-        let target = if others + 1 == size { 1 } else { GROUPS_PER_NODE.min(others) };
+        let target = if others + 1 == size {
+            1
+        } else {
+            GROUPS_PER_NODE.min(others)
+        };
         let mut made = 0;
         for round in 0..GROUPS_PER_NODE as u64 * 4 {
             if has + made >= target {
@@ -257,7 +260,8 @@ mod tests {
 
     impl Rig {
         fn add(&self, id: u32) {
-            self.state.registered(format!("uuid-{id}"), [id as u8; 16], info(id, ROOM));
+            self.state
+                .registered(format!("uuid-{id}"), [id as u8; 16], info(id, ROOM));
         }
         fn make_groups(&self) -> usize {
             let missing = self.placement.missing_groups();
@@ -270,7 +274,10 @@ mod tests {
                     members,
                 });
             }
-            assert!(self.placement.missing_groups().is_empty(), "making groups settles");
+            assert!(
+                self.placement.missing_groups().is_empty(),
+                "making groups settles"
+            );
             made
         }
         fn only_up(&self, up: &[u32], available_bytes: u64) {
@@ -291,7 +298,10 @@ mod tests {
         fn choose(&self) -> FsResult<Vec<Vec<NodeId>>> {
             let groups = self.placement.choose(50)?;
             assert_eq!(groups.len(), 50);
-            Ok(groups.iter().map(|id| self.placement.members(*id).unwrap()).collect())
+            Ok(groups
+                .iter()
+                .map(|id| self.placement.members(*id).unwrap())
+                .collect())
         }
     }
 
@@ -369,7 +379,9 @@ mod tests {
     fn emptier_nodes_get_more() {
         let candidates = [(PgId(1), 1), (PgId(2), 9)];
         let mut rng = rand::rng();
-        let second = (0..2000).filter(|_| pick(&candidates, &mut rng) == PgId(2)).count();
+        let second = (0..2000)
+            .filter(|_| pick(&candidates, &mut rng) == PgId(2))
+            .count();
         assert!((1600..2000).contains(&second), "{second}");
     }
 }

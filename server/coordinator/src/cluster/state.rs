@@ -155,10 +155,12 @@ impl ClusterState {
     pub fn heartbeat(&self, id: NodeId, secret: &NodeSecret, load: NodeLoad) -> FsResult<()> {
         let now = self.clock.monotonic();
         let mut inner = self.inner.lock();
-        let node = inner
-            .nodes
-            .get_mut(&id)
-            .ok_or_else(|| FsError::new(ErrorKind::NotFound, format!("node {id} is not registered: register again")))?;
+        let node = inner.nodes.get_mut(&id).ok_or_else(|| {
+            FsError::new(
+                ErrorKind::NotFound,
+                format!("node {id} is not registered: register again"),
+            )
+        })?;
         if node.secret != *secret {
             return Err(FsError::new(
                 ErrorKind::Unauthenticated,
@@ -245,7 +247,11 @@ impl ClusterState {
                 .filter_map(|id| inner.nodes.get(id))
                 .map(|node| node.info.clone())
                 .collect(),
-            groups: groups.iter().filter_map(|id| inner.groups.get(id)).cloned().collect(),
+            groups: groups
+                .iter()
+                .filter_map(|id| inner.groups.get(id))
+                .cloned()
+                .collect(),
             removed_nodes: Vec::new(),
         }
     }
@@ -257,7 +263,12 @@ impl ClusterState {
 
     /// All nodes.
     pub fn nodes(&self) -> Vec<NodeInfo> {
-        self.inner.lock().nodes.values().map(|node| node.info.clone()).collect()
+        self.inner
+            .lock()
+            .nodes
+            .values()
+            .map(|node| node.info.clone())
+            .collect()
     }
 
     /// All placement groups.
@@ -267,12 +278,21 @@ impl ClusterState {
 
     /// The members of a group.
     pub fn members(&self, group: PgId) -> Option<Vec<NodeId>> {
-        self.inner.lock().groups.get(&group).map(|group| group.members.clone())
+        self.inner
+            .lock()
+            .groups
+            .get(&group)
+            .map(|group| group.members.clone())
     }
 
     /// The node that registered with `uuid`: its number, secret and what others see of it.
     pub fn node_by_uuid(&self, uuid: &str) -> Option<Node> {
-        self.inner.lock().nodes.values().find(|node| node.uuid == uuid).cloned()
+        self.inner
+            .lock()
+            .nodes
+            .values()
+            .find(|node| node.uuid == uuid)
+            .cloned()
     }
 
     /// Runs `look` on nodes and groups, at one moment.
@@ -367,7 +387,9 @@ pub(crate) mod tests {
             }
         );
         // A small change of the load is no news, a large one is.
-        state.heartbeat(NodeId(1), &[1; 16], load((50 << 30) - 1)).unwrap();
+        state
+            .heartbeat(NodeId(1), &[1; 16], load((50 << 30) - 1))
+            .unwrap();
         assert_eq!(state.version(), full.version);
         state.heartbeat(NodeId(1), &[1; 16], load(10 << 30)).unwrap();
         state.put_group(PlacementGroup {
@@ -379,7 +401,10 @@ pub(crate) mod tests {
         assert!(!delta.full);
         assert_eq!((delta.nodes.len(), delta.groups.len()), (1, 1));
         assert_eq!(delta.nodes[0].available_bytes, 10 << 30);
-        assert!(state.update_since(delta.version + 1).full, "a version of another run");
+        assert!(
+            state.update_since(delta.version + 1).full,
+            "a version of another run"
+        );
         assert!(state.update_since(5).full);
         for _ in 0..=CLUSTER_DELTAS_MAX {
             clock.advance(NODE_SUSPECT * 2);

@@ -46,7 +46,10 @@ impl Inner {
     fn add(&mut self, session: SessionId, ino: Ino, read: bool, write: bool) -> FsResult<u64> {
         let opens = self.by_session.entry(session).or_default();
         if opens.len() >= SESSION_OPEN_INODES_MAX && !opens.contains_key(&ino) {
-            return Err(FsError::new(ErrorKind::Busy, "the session has too many files open"));
+            return Err(FsError::new(
+                ErrorKind::Busy,
+                "the session has too many files open",
+            ));
         }
         let open = opens.entry(ino).or_default();
         open.count += 1;
@@ -102,7 +105,10 @@ impl OpenTable {
         }
         let opens = inner.by_session.get_mut(&session);
         let Some(open) = opens.and_then(|opens| opens.get_mut(&ino)) else {
-            return Err(FsError::new(ErrorKind::BadHandle, format!("inode {ino} is not open")));
+            return Err(FsError::new(
+                ErrorKind::BadHandle,
+                format!("inode {ino} is not open"),
+            ));
         };
         open.count -= 1;
         let left = open.count;
@@ -134,12 +140,20 @@ impl OpenTable {
             entry.write |= open.write;
         }
         if wanted.len() > SESSION_OPEN_INODES_MAX {
-            return Err(FsError::new(ErrorKind::Busy, "the session has too many files open"));
+            return Err(FsError::new(
+                ErrorKind::Busy,
+                "the session has too many files open",
+            ));
         }
         let mut inner = self.inner.lock();
         inner.grace.remove(&session);
         for (ino, open) in wanted {
-            let entry = inner.by_session.entry(session).or_default().entry(ino).or_default();
+            let entry = inner
+                .by_session
+                .entry(session)
+                .or_default()
+                .entry(ino)
+                .or_default();
             entry.count = entry.count.max(open.count);
             entry.read |= open.read;
             entry.write |= open.write;
@@ -161,7 +175,10 @@ impl OpenTable {
     pub fn count(&self, session: SessionId, ino: Ino) -> OpenCount {
         let inner = self.inner.lock();
         let opens = inner.by_session.get(&session);
-        opens.and_then(|opens| opens.get(&ino)).copied().unwrap_or_default()
+        opens
+            .and_then(|opens| opens.get(&ino))
+            .copied()
+            .unwrap_or_default()
     }
 
     /// The group for which inodes were settling is durable.

@@ -260,7 +260,10 @@ mod tests {
             ),
         ] {
             let error = table.check(&wrong).unwrap_err();
-            assert_eq!((error.kind(), error.message()), (ErrorKind::SessionFenced, message));
+            assert_eq!(
+                (error.kind(), error.message()),
+                (ErrorKind::SessionFenced, message)
+            );
             assert_eq!(table.renew(&wrong).unwrap_err().message(), message);
         }
         table.check_resume(&identity(2, 2)).unwrap();
@@ -274,7 +277,10 @@ mod tests {
         assert!(pass(&clock, &table, 15).is_empty());
         table.renew(&identity(1, 1)).unwrap();
         assert_eq!(pass(&clock, &table, 6), [SessionId(2)]);
-        assert_eq!(table.check_resume(&identity(2, 2)).unwrap_err().message(), UNKNOWN);
+        assert_eq!(
+            table.check_resume(&identity(2, 2)).unwrap_err().message(),
+            UNKNOWN
+        );
         table.resumed(SessionId(2));
         assert_eq!(table.check(&identity(2, 2)).unwrap_err().message(), UNKNOWN);
         assert_eq!(pass(&clock, &table, 20), [SessionId(1), SessionId(2)]);

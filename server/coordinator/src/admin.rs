@@ -1,0 +1,62 @@
+//! The admin service: what an administrator sees of the cluster.
+
+use crate::namespace::read;
+use crate::service::{CoordinatorService, total};
+use dfs_common::FsResult;
+use dfs_common::cluster::NodeHealth;
+use dfs_proto::{convert, status, v1};
+use std::sync::Arc;
+use tonic::{Request, Response, Status};
+
+/// Serves the admin service on the coordinator's core.
+pub struct AdminService {
+    coordinator: Arc<CoordinatorService>,
+}
+
+impl AdminService {
+    /// On the core of `coordinator`.
+    pub fn new(coordinator: Arc<CoordinatorService>) -> Self {
+        AdminService { coordinator }
+    }
+
+    fn report(&self) -> FsResult<v1::StatusReply> {
+        let core = self.coordinator.core()?;
+        let nodes = core.cluster.nodes();
+        let counters = read::statfs_counters(&*core.store)?;
+        let under_replicated = core.under_replicated()?;
+        let nodes_up = nodes
+            .iter()
+            .all(|node| node.health == NodeHealth::Up && node.writable);
+        let uptime = core.clock.monotonic().saturating_sub(core.started);
+        Ok(v1::StatusReply {
+            cluster: core.cluster_id.to_string(),
+            coordinator_version: env!("CARGO_PKG_VERSION").to_string(),
+            store: core.store.kind().to_string(),
+            healthy: !nodes.is_empty() && nodes_up && under_replicated == 0 && core.applier.check().is_ok(),
+            under_replicated,
+            capacity_bytes: total(nodes.iter().map(|node| node.capacity_bytes)),
+            used_bytes: total(nodes.iter().map(|node| node.used_bytes)),
+            available_bytes: total(nodes.iter().map(|node| node.available_bytes)),
+            nodes: nodes.iter().map(convert::node_info_to_wire).collect(),
+            inodes: counters.inodes,
+            chunks: counters.chunks,
+            content_bytes: counters.content_bytes,
+            sessions: u32::try_from(core.sessions.count()).unwrap_or(u32::MAX),
+            replication: core.replication.factor,
+            replication_floor: core.replication.floor,
+            uptime_secs: uptime.as_secs(),
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl v1::admin_server::Admin for AdminService {
+    async fn status(
+        &self,
+        _request: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusReply>, Status> {
+        self.report()
+            .map(Response::new)
+            .map_err(|error| status::to_status(&error))
+    }
+}

@@ -1,0 +1,534 @@
+//! One group commit after the other: the writer thread's loop, and what each command does to the transaction.
+
+use super::failstop::FailStop;
+use super::replies::{Known, Replies};
+use super::{ApplierParts, Command, EndStep, NodeRegistration, Reply};
+use crate::namespace::txn::Txn;
+use crate::namespace::{self, ApplyContext, OpenFiles, keys};
+use crate::stored;
+use bytes::Bytes;
+use dfs_common::cluster::{NodeHealth, NodeInfo, PlacementGroup};
+use dfs_common::limits::{
+    BATCH_OPS_MAX, CAPABILITY_VALIDITY, GROUP_COMMIT_BATCHES_MAX, GROUP_COMMIT_OPS_MAX, NODES_MAX,
+    PLACEMENT_GROUPS_MAX, SESSION_LEASE,
+};
+use dfs_common::op::{MutationBatch, NumberedOp, OpReply, OpResult, Operation};
+use dfs_common::session::{Identity, OpenSession, SessionGrant, SessionSecret};
+use dfs_common::{ErrorKind, FsError, FsResult, NodeId, PgId, SessionEpoch, SessionId};
+use dfs_proto::v1;
+use tokio::sync::mpsc;
+
+/// Longest name of a client, in bytes.
+const CLIENT_NAME_BYTES_MAX: usize = 255;
+/// Records that one step of taking a session apart looks at.
+const END_STEP_RECORDS_MAX: usize = 1024;
+
+/// Told the outcome of the group's commit: takes effect in memory, then answers the caller.
+type Answer = Box<dyn FnOnce(FsResult<()>) + Send>;
+
+struct Group {
+    parts: ApplierParts,
+    replies: Replies,
+}
+
+/// The writer thread.
+pub(super) fn run(parts: ApplierParts, mut receiver: mpsc::Receiver<Command>, fail_stop: &FailStop) {
+    // A panic must not leave a coordinator that looks alive: whatever ends the thread by accident stops all writing.
+    struct Accident<'a>(&'a FailStop);
+    impl Drop for Accident<'_> {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                self.0
+                    .set(&FsError::new(ErrorKind::Io, "the writer thread failed"));
+            }
+        }
+    }
+    let _accident = Accident(fail_stop);
+    let mut group = Group {
+        parts,
+        replies: Replies::default(),
+    };
+    let mut stopping = false;
+    while !stopping {
+        let Some(first) = receiver.blocking_recv() else {
+            break;
+        };
+        let mut next = Some(first);
+        let mut commands = Vec::new();
+        let mut ops = 0;
+        while let Some(command) = next {
+            match command {
+                Command::Stop => {
+                    stopping = true;
+                    break;
+                }
+                Command::Mutate { ref batch, .. } => ops += batch.ops.len(),
+                _ => ops += 1,
+            }
+            commands.push(command);
+            if commands.len() >= GROUP_COMMIT_BATCHES_MAX || ops >= GROUP_COMMIT_OPS_MAX {
+                break;
+            }
+            next = receiver.try_recv().ok();
+        }
+        if let Err(error) = group.commit(commands) {
+            fail_stop.set(&error);
+            stopping = true;
+        }
+    }
+    // Callers that still wait find their reply channel closed.
+    receiver.close();
+    while receiver.try_recv().is_ok() {}
+}
+
+/// An answer that carries `result` once it is durable.
+fn answer<T: Send + 'static>(reply: Reply<T>, result: FsResult<T>) -> Answer {
+    // A caller that went away asks again and finds the stored reply.
+    Box::new(move |durable| drop(reply.send(durable.and(result))))
+}
+
+/// Like [`answer`], with an effect in memory before it.
+fn answer_after<T: Send + 'static>(
+    reply: Reply<T>,
+    result: FsResult<T>,
+    effect: impl FnOnce(&T) + Send + 'static,
+) -> Answer {
+    Box::new(move |durable| {
+        let result = durable.and(result);
+        if let Ok(value) = &result {
+            effect(value);
+        }
+        drop(reply.send(result));
+    })
+}
+
+impl Group {
+    fn commit(&mut self, commands: Vec<Command>) -> FsResult<()> {
+        let store = self.parts.store.clone();
+        let mut txn = Txn::new(&*store);
+        let answers: Vec<Answer> = commands
+            .into_iter()
+            .map(|command| self.apply(&mut txn, command))
+            .collect();
+        let batch = txn.into_batch();
+        let outcome = if batch.changes.is_empty() {
+            Ok(())
+        } else {
+            store.commit(batch)
+        };
+        let told = outcome.clone().map_err(|error| {
+            FsError::new(
+                ErrorKind::Io,
+                format!("the commit failed, its outcome is unknown: {}", error.message()),
+            )
+        });
+        if outcome.is_ok() {
+            self.parts.opens.settled();
+        }
+        for answer in answers {
+            answer(told.clone());
+        }
+        outcome
+    }
+
+    /// Runs `change`; if it fails, nothing of it stays in the transaction.
+    fn whole<T>(
+        &mut self,
+        txn: &mut Txn<'_>,
+        change: impl FnOnce(&mut Self, &mut Txn<'_>) -> FsResult<T>,
+    ) -> FsResult<T> {
+        let savepoint = txn.savepoint();
+        let result = change(self, txn);
+        if result.is_err() {
+            txn.rollback_to(savepoint);
+        }
+        result
+    }
+
+    fn apply(&mut self, txn: &mut Txn<'_>, command: Command) -> Answer {
+        match command {
+            Command::Mutate {
+                identity,
+                batch,
+                reply,
+            } => answer(reply, self.mutate(txn, &identity, batch)),
+            Command::OpenSession {
+                request,
+                secret,
+                reply,
+            } => match request.resume {
+                Some(identity) => {
+                    let result = self.whole(txn, |group, txn| group.resume(txn, &identity, &request));
+                    let sessions = self.parts.sessions.clone();
+                    answer_after(reply, result, move |_| sessions.resumed(identity.session))
+                }
+                None => {
+                    let result = self.whole(txn, |group, txn| group.open_session(txn, request, secret));
+                    let sessions = self.parts.sessions.clone();
+                    answer_after(reply, result, move |grant| {
+                        let identity = grant.identity;
+                        sessions.insert_live(identity.session, identity.epoch, identity.secret);
+                    })
+                }
+            },
+            Command::EndSession { session, step, reply } => {
+                let result = self.whole(txn, |group, txn| group.end_session(txn, session, step));
+                let (sessions, opens) = (self.parts.sessions.clone(), self.parts.opens.clone());
+                answer_after(reply, result, move |next| {
+                    if next.is_none() {
+                        opens.end(session);
+                        sessions.remove(session);
+                    }
+                })
+            }
+            Command::ReleaseOrphan { session, ino, reply } => {
+                let opens = self.parts.opens.clone();
+                let result = self.whole(txn, |_, txn| match opens.is_open(session, ino, false) {
+                    true => Ok(()),
+                    false => namespace::release_orphan(txn, ino, session),
+                });
+                answer(reply, result)
+            }
+            Command::RegisterNode { registration, reply } => {
+                let result = self.whole(txn, |_, txn| register_node(txn, &registration));
+                let cluster = self.parts.cluster.clone();
+                answer_after(reply, result, move |id| {
+                    let info = node_info(*id, &registration);
+                    cluster.registered(registration.uuid, registration.secret, info);
+                })
+            }
+            Command::CreateGroups { groups, reply } => {
+                let result = self.whole(txn, |_, txn| create_groups(txn, groups));
+                let cluster = self.parts.cluster.clone();
+                answer_after(reply, result, move |groups| {
+                    for group in groups {
+                        cluster.put_group(group.clone());
+                    }
+                })
+            }
+            Command::Barrier { reply } => answer(reply, Ok(())),
+            Command::Stop => Box::new(|_| {}),
+        }
+    }
+
+    fn mutate(
+        &mut self,
+        txn: &mut Txn<'_>,
+        identity: &Identity,
+        batch: MutationBatch,
+    ) -> FsResult<Vec<OpResult>> {
+        self.parts.sessions.check(identity)?;
+        if batch.ops.is_empty() || batch.ops.len() > BATCH_OPS_MAX {
+            return Err(FsError::new(
+                ErrorKind::Invalid,
+                format!(
+                    "a batch has 1 to {BATCH_OPS_MAX} operations, not {}",
+                    batch.ops.len()
+                ),
+            ));
+        }
+        if !batch.ops.windows(2).all(|pair| pair[0].number < pair[1].number) {
+            return Err(FsError::new(
+                ErrorKind::Invalid,
+                "operation numbers of a batch must increase",
+            ));
+        }
+        let session = identity.session;
+        self.whole(txn, |group, txn| {
+            group.replies.acknowledge(txn, session, batch.acknowledged_below)
+        })?;
+        let mut results = Vec::with_capacity(batch.ops.len());
+        let mut aborted = false;
+        for op in &batch.ops {
+            let result = if aborted {
+                Err(FsError::new(
+                    ErrorKind::BatchAborted,
+                    "an earlier operation of the batch failed",
+                ))
+            } else {
+                self.apply_once(txn, session, op)
+            };
+            aborted |= batch.stop_on_error && result.is_err();
+            results.push(result);
+        }
+        Ok(results)
+    }
+
+    /// Applies an operation unless its number was applied before; then answers the first reply.
+    fn apply_once(&mut self, txn: &mut Txn<'_>, session: SessionId, op: &NumberedOp) -> OpResult {
+        match self.replies.find(txn, session, op.number)? {
+            Known::Stale => {
+                return Err(FsError::new(
+                    ErrorKind::StaleOperation,
+                    format!(
+                        "operation {} was acknowledged before: it is not executed again",
+                        op.number
+                    ),
+                ));
+            }
+            Known::Applied(result) => {
+                if let Ok(reply) = &result {
+                    self.count_created(txn, session, op, reply)?;
+                }
+                return result;
+            }
+            Known::New => self.replies.check_room(txn, session)?,
+        }
+        let result = self.whole(txn, |group, txn| {
+            let reply = namespace::apply(txn, &group.context(session), &op.caller, &op.op)?;
+            group.count_created(txn, session, op, &reply)?;
+            Ok(reply)
+        });
+        self.replies.keep(txn, session, op.number, &result)?;
+        result
+    }
+
+    fn context(&self, session: SessionId) -> ApplyContext<'_> {
+        let parts = &self.parts;
+        let validity_ms = CAPABILITY_VALIDITY.as_millis() as u64;
+        ApplyContext {
+            now: parts.clock.now(),
+            session,
+            opened: &*parts.opens,
+            placement: &*parts.placement,
+            capability_key: &parts.capability_key,
+            capability_expires_unix_ms: parts.clock.now_unix_ms() + validity_ms,
+            replication: parts.replication,
+            replication_floor: parts.replication_floor,
+        }
+    }
+
+    /// A create leaves its file open, counted once.
+    fn count_created(
+        &mut self,
+        txn: &Txn<'_>,
+        session: SessionId,
+        op: &NumberedOp,
+        reply: &OpReply,
+    ) -> FsResult<()> {
+        if let (Operation::Create { read, write, .. }, OpReply::Created { entry, .. }) = (&op.op, reply)
+            && self.replies.count_open(txn, session, op.number)?
+        {
+            self.parts
+                .opens
+                .open_applied(session, entry.attr.ino, *read, *write)?;
+        }
+        Ok(())
+    }
+
+    fn grant(&self, identity: Identity) -> SessionGrant {
+        SessionGrant {
+            identity,
+            cluster: self.parts.cluster_id,
+            lease: SESSION_LEASE,
+            chunk_bytes: self.parts.chunk_bytes,
+            replication: self.parts.replication,
+            replication_floor: self.parts.replication_floor,
+        }
+    }
+
+    fn open_session(
+        &mut self,
+        txn: &mut Txn<'_>,
+        request: OpenSession,
+        secret: SessionSecret,
+    ) -> FsResult<SessionGrant> {
+        if request.client_name.len() > CLIENT_NAME_BYTES_MAX {
+            return Err(FsError::new(
+                ErrorKind::Invalid,
+                format!("a client name has at most {CLIENT_NAME_BYTES_MAX} bytes"),
+            ));
+        }
+        self.parts.sessions.check_room()?;
+        let session = SessionId(next_number(txn, keys::next_session())?);
+        if session.0 > SessionId::MAX {
+            return Err(FsError::new(
+                ErrorKind::NoSpace,
+                "all session numbers of the cluster were used",
+            ));
+        }
+        let epoch = SessionEpoch(1);
+        let opened = self.parts.clock.now();
+        let record = v1::StoredSession {
+            epoch: epoch.0,
+            secret: Bytes::copy_from_slice(&secret.0),
+            client_name: request.client_name,
+            opened: Some(v1::Timestamp {
+                secs: opened.secs,
+                nanos: opened.nanos,
+            }),
+            ..v1::StoredSession::default()
+        };
+        stored::put_session(txn, session, &record);
+        Ok(self.grant(Identity {
+            session,
+            epoch,
+            secret,
+            trace: 0,
+        }))
+    }
+
+    fn resume(
+        &mut self,
+        txn: &mut Txn<'_>,
+        identity: &Identity,
+        request: &OpenSession,
+    ) -> FsResult<SessionGrant> {
+        self.parts.sessions.check_resume(identity)?;
+        let session = identity.session;
+        self.parts.opens.resume(session, &request.opened)?;
+        // Orphans that it held before the restart and does not declare any more.
+        let opens = self.parts.opens.clone();
+        let (start, end) = keys::orphans();
+        let mut from = start;
+        while let Some(next) = self.release_page(txn, session, from, &end, &|ino| {
+            !opens.is_open(session, ino, false)
+        })? {
+            from = next;
+        }
+        Ok(self.grant(*identity))
+    }
+
+    /// Releases a page of the orphans that `session` holds and `gone` says are not open; answers where to go on.
+    fn release_page(
+        &mut self,
+        txn: &mut Txn<'_>,
+        session: SessionId,
+        from: Bytes,
+        end: &Bytes,
+        gone: &dyn Fn(dfs_common::Ino) -> bool,
+    ) -> FsResult<Option<Bytes>> {
+        let page = txn.scan(&from, end, END_STEP_RECORDS_MAX)?;
+        let next = page
+            .last()
+            .filter(|_| page.len() == END_STEP_RECORDS_MAX)
+            .map(|(last, _)| Bytes::from([&last[..], b"\0"].concat()));
+        for (key, value) in page {
+            let (ino, holders) = namespace::parse_orphan(&key, value)?;
+            if holders.contains(&session) && gone(ino) {
+                namespace::release_orphan(txn, ino, session)?;
+            }
+        }
+        Ok(next)
+    }
+
+    fn end_session(
+        &mut self,
+        txn: &mut Txn<'_>,
+        session: SessionId,
+        step: EndStep,
+    ) -> FsResult<Option<EndStep>> {
+        match step {
+            EndStep::Orphans(from) => {
+                self.parts.opens.end(session);
+                let (start, end) = keys::orphans();
+                let from = if from.is_empty() { start } else { from };
+                let next = self.release_page(txn, session, from, &end, &|_| true)?;
+                Ok(Some(next.map_or(EndStep::Replies, EndStep::Orphans)))
+            }
+            EndStep::Replies => {
+                self.replies.forget(session);
+                let (start, end) = keys::replies(session);
+                let page = txn.scan(&start, &end, END_STEP_RECORDS_MAX)?;
+                let more = page.len() == END_STEP_RECORDS_MAX;
+                for (key, _) in page {
+                    txn.delete(key);
+                }
+                Ok(Some(if more { EndStep::Replies } else { EndStep::Record }))
+            }
+            EndStep::Record => {
+                txn.delete(keys::session(session));
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// The next number of a durable counter, at least 1; never given twice.
+fn next_number(txn: &mut Txn<'_>, key: Bytes) -> FsResult<u64> {
+    let next =
+        match txn.get(&key)? {
+            None => 1,
+            Some(value) => u64::from_be_bytes(value[..].try_into().map_err(|_| {
+                FsError::new(ErrorKind::Corrupt, "a counter in the metadata store is damaged")
+            })?),
+        };
+    txn.put(key, Bytes::copy_from_slice(&(next + 1).to_be_bytes()));
+    Ok(next)
+}
+
+fn node_info(id: NodeId, registration: &NodeRegistration) -> NodeInfo {
+    let load = registration.load;
+    NodeInfo {
+        id,
+        address: registration.address.clone(),
+        health: NodeHealth::Up,
+        disk: load.disk,
+        capacity_bytes: load.capacity_bytes,
+        used_bytes: load.used_bytes,
+        available_bytes: load.available_bytes,
+        chunks: load.chunks,
+        writable: load.writable,
+    }
+}
+
+fn register_node(txn: &mut Txn<'_>, registration: &NodeRegistration) -> FsResult<NodeId> {
+    let records = stored::nodes_in(txn)?;
+    let known = records.iter().find(|record| record.uuid == registration.uuid);
+    let id = match known {
+        Some(record) if record.secret != registration.secret => {
+            return Err(FsError::new(
+                ErrorKind::Unauthenticated,
+                format!(
+                    "datanode {} is registered with another secret: its data directory was changed or copied",
+                    registration.uuid
+                ),
+            ));
+        }
+        Some(record) => record.info.id,
+        None if records.len() >= NODES_MAX => {
+            return Err(FsError::new(
+                ErrorKind::Busy,
+                format!("the cluster has {NODES_MAX} datanodes: remove some first"),
+            ));
+        }
+        None => {
+            let number = next_number(txn, keys::next_node())?;
+            NodeId(
+                u32::try_from(number)
+                    .map_err(|_| FsError::new(ErrorKind::NoSpace, "all node numbers were used"))?,
+            )
+        }
+    };
+    let info = node_info(id, registration);
+    if known.is_none_or(|record| record.info.address != info.address || record.info.disk != info.disk) {
+        let record = stored::NodeRecord {
+            uuid: registration.uuid.clone(),
+            secret: registration.secret,
+            info,
+        };
+        stored::put_node(txn, &record);
+    }
+    Ok(id)
+}
+
+fn create_groups(txn: &mut Txn<'_>, groups: Vec<Vec<NodeId>>) -> FsResult<Vec<PlacementGroup>> {
+    let mut made = Vec::with_capacity(groups.len());
+    for members in groups {
+        let number = next_number(txn, keys::next_placement_group())?;
+        if number > PLACEMENT_GROUPS_MAX as u64 {
+            return Err(FsError::new(
+                ErrorKind::NoSpace,
+                "the cluster has too many placement groups",
+            ));
+        }
+        let group = PlacementGroup {
+            id: PgId(number as u32),
+            version: 1,
+            members,
+        };
+        stored::put_group(txn, &group);
+        made.push(group);
+    }
+    Ok(made)
+}

@@ -1,0 +1,150 @@
+//! The cluster service: datanodes register and report.
+
+use super::state::{NodeLoad, NodeSecret};
+use crate::applier::NodeRegistration;
+use crate::core::Core;
+use crate::service::CoordinatorService;
+use dfs_common::cluster::ClusterUpdate;
+use dfs_common::limits::HEARTBEAT_INVENTORY_MAX;
+use dfs_common::{DiskIncarnation, ErrorKind, FsError, FsResult, NodeId};
+use dfs_proto::{convert, status, v1};
+use std::sync::Arc;
+use tonic::{Request, Response, Status};
+
+/// The protocol that this coordinator speaks with datanodes.
+pub const PROTOCOL_VERSION: u32 = 1;
+/// Longest address, in bytes: a DNS name and a port.
+const ADDRESS_BYTES_MAX: usize = 261;
+
+/// Serves the cluster service on the coordinator's core.
+pub struct ClusterService {
+    coordinator: Arc<CoordinatorService>,
+}
+
+impl ClusterService {
+    /// On the core of `coordinator`.
+    pub fn new(coordinator: Arc<CoordinatorService>) -> Self {
+        ClusterService { coordinator }
+    }
+}
+
+fn invalid(text: impl Into<String>) -> FsError {
+    FsError::new(ErrorKind::Invalid, text.into())
+}
+
+fn node_secret(bytes: &[u8]) -> FsResult<NodeSecret> {
+    bytes
+        .try_into()
+        .map_err(|_| invalid("a node secret has 16 bytes"))
+}
+
+/// Checks a registration and translates it.
+fn registration(core: &Core, request: v1::RegisterNodeRequest) -> FsResult<NodeRegistration> {
+    if request.protocol_version != PROTOCOL_VERSION {
+        return Err(FsError::new(
+            ErrorKind::UnknownVersion,
+            format!(
+                "datanode speaks protocol version {}, this coordinator {PROTOCOL_VERSION}: run the same release on both",
+                request.protocol_version
+            ),
+        ));
+    }
+    let cluster = core.cluster_id.to_string();
+    if !request.cluster.is_empty() && request.cluster != cluster {
+        return Err(FsError::new(
+            ErrorKind::Unauthenticated,
+            format!(
+                "datanode belongs to cluster {}, this coordinator serves {cluster}: point it at its own coordinator, or give \
+                 it an empty data directory",
+                request.cluster.escape_default()
+            ),
+        ));
+    }
+    let uuid = uuid::Uuid::parse_str(&request.node_uuid).map_err(|_| invalid("a node uuid is a UUID"))?;
+    let port = request
+        .address
+        .rsplit_once(':')
+        .map(|(host, port)| (host, port.parse::<u16>()));
+    if request.address.len() > ADDRESS_BYTES_MAX || !matches!(port, Some((host, Ok(1..))) if !host.is_empty())
+    {
+        return Err(invalid("a datanode's address is host:port"));
+    }
+    Ok(NodeRegistration {
+        uuid: uuid.to_string(),
+        secret: node_secret(&request.node_secret)?,
+        address: request.address,
+        load: NodeLoad {
+            disk: DiskIncarnation(request.disk),
+            capacity_bytes: request.capacity_bytes,
+            used_bytes: request.used_bytes,
+            available_bytes: request.available_bytes,
+            chunks: request.chunks,
+            writable: true,
+        },
+    })
+}
+
+impl ClusterService {
+    async fn register(&self, request: v1::RegisterNodeRequest) -> FsResult<v1::RegisterNodeReply> {
+        let core = self.coordinator.core()?;
+        let registration = registration(&core, request)?;
+        let address = registration.address.clone();
+        let node = core.applier.register_node(registration).await?;
+        tracing::info!(%node, address, "datanode registered");
+        if let Err(error) = core.groups.make_missing().await {
+            tracing::warn!(%error, "placement groups could not be made yet");
+        }
+        Ok(v1::RegisterNodeReply {
+            cluster: core.cluster_id.to_string(),
+            node: node.0,
+            capability_key: core.capability_key.0.to_vec().into(),
+            state_version: core.cluster.version(),
+        })
+    }
+
+    fn heartbeat(&self, request: v1::HeartbeatRequest) -> FsResult<ClusterUpdate> {
+        let core = self.coordinator.core()?;
+        if request.added.len() > HEARTBEAT_INVENTORY_MAX || request.removed.len() > HEARTBEAT_INVENTORY_MAX {
+            return Err(invalid(format!(
+                "a heartbeat has at most {HEARTBEAT_INVENTORY_MAX} inventory changes"
+            )));
+        }
+        // The inventory is for repair: replicas are known from receipts, so it is checked for size and not kept.
+        let load = NodeLoad {
+            disk: DiskIncarnation(request.disk),
+            capacity_bytes: request.capacity_bytes,
+            used_bytes: request.used_bytes,
+            available_bytes: request.available_bytes,
+            chunks: request.chunks,
+            writable: request.writable,
+        };
+        let secret = node_secret(&request.node_secret)?;
+        core.cluster.heartbeat(NodeId(request.node), &secret, load)?;
+        Ok(core.cluster.update_since(request.known_state_version))
+    }
+}
+
+#[tonic::async_trait]
+impl v1::cluster_server::Cluster for ClusterService {
+    async fn register_node(
+        &self,
+        request: Request<v1::RegisterNodeRequest>,
+    ) -> Result<Response<v1::RegisterNodeReply>, Status> {
+        let reply = self.register(request.into_inner()).await;
+        reply.map(Response::new).map_err(|error| {
+            tracing::warn!(%error, "datanode was refused");
+            status::to_status(&error)
+        })
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<v1::HeartbeatRequest>,
+    ) -> Result<Response<v1::HeartbeatReply>, Status> {
+        let update = ClusterService::heartbeat(self, request.into_inner());
+        let update = update.map_err(|error| status::to_status(&error))?;
+        Ok(Response::new(v1::HeartbeatReply {
+            state: Some(convert::cluster_update_to_wire(&update)),
+        }))
+    }
+}

@@ -1,0 +1,184 @@
+//! A running coordinator's parts, put together from an open data directory.
+
+use crate::applier::{Applier, ApplierParts};
+use crate::cluster::health::{ClusterWorker, GroupMaker};
+use crate::cluster::placement::{Placement, Replication};
+use crate::cluster::state::ClusterState;
+use crate::config::CoordinatorConfig;
+use crate::identity::DataDir;
+use crate::namespace;
+use crate::session::expiry::SessionExpiry;
+use crate::session::opens::OpenTable;
+use crate::session::table::SessionTable;
+use crate::store::MetaStore;
+use crate::store::fence::FencedStore;
+use crate::stored;
+use crate::worker::Workers;
+use dfs_common::capability::CapabilityKey;
+use dfs_common::clock::Clock;
+use dfs_common::{ClusterId, FsResult, Ino, SessionEpoch, SessionId};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What the services work with.
+pub struct Core {
+    /// The fenced store.
+    pub store: Arc<dyn MetaStore>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Monotonic time of the start.
+    pub started: Duration,
+    /// This cluster.
+    pub cluster_id: ClusterId,
+    /// Shared with the datanodes.
+    pub capability_key: CapabilityKey,
+    /// Replicas of a new chunk, floor, chunk size.
+    pub replication: Replication,
+    /// Leases.
+    pub sessions: Arc<SessionTable>,
+    /// Open files.
+    pub opens: Arc<OpenTable>,
+    /// Nodes and groups.
+    pub cluster: Arc<ClusterState>,
+    /// The single writer.
+    pub applier: Arc<Applier>,
+    /// Makes placement groups.
+    pub groups: Arc<GroupMaker>,
+    /// Background work.
+    pub workers: Workers,
+    // Dropped last: the lock goes after the store is closed.
+    _data: DataDir,
+}
+
+impl Core {
+    /// Opens the data directory and loads sessions, nodes and groups. No worker runs yet.
+    ///
+    /// # Errors
+    /// Those of [`DataDir::open`], and `Corrupt` or `UnknownVersion` if the store's content is not readable.
+    pub fn open(config: &CoordinatorConfig, clock: Arc<dyn Clock>) -> FsResult<Self> {
+        config.validate()?;
+        let data = DataDir::open(&config.data_dir, config.store, config.cache_bytes)?;
+        if data.fresh && namespace::check_schema(&*data.store).is_err() {
+            let mut txn = namespace::txn::Txn::new(&*data.store);
+            namespace::initialize(&mut txn, clock.now())?;
+            data.store.commit(txn.into_batch())?;
+        }
+        namespace::check_schema(&*data.store)?;
+        let fence = data.take()?;
+        let epoch = fence.epoch();
+        let store: Arc<dyn MetaStore> = Arc::new(FencedStore::new(data.store.clone(), fence));
+
+        let sessions = Arc::new(SessionTable::new(clock.clone()));
+        let opens = Arc::new(OpenTable::default());
+        for (session, record) in stored::sessions(&*store)? {
+            let secret = stored::session_secret(&record)?;
+            sessions.insert_grace(session, SessionEpoch(record.epoch), secret);
+            opens.begin_grace(session);
+        }
+        let cluster = Arc::new(ClusterState::new(clock.clone(), epoch));
+        for node in stored::nodes(&*store)? {
+            cluster.load_node(node.uuid, node.secret, node.info);
+        }
+        for group in stored::groups(&*store)? {
+            cluster.put_group(group);
+        }
+        let replication = Replication {
+            factor: config.replication,
+            floor: config.replication_floor,
+            chunk_bytes: config.chunk_bytes,
+        };
+        let placement = Arc::new(Placement::new(cluster.clone(), replication));
+        let applier = Arc::new(Applier::start(ApplierParts {
+            store: store.clone(),
+            clock: clock.clone(),
+            sessions: sessions.clone(),
+            opens: opens.clone(),
+            cluster: cluster.clone(),
+            placement: placement.clone(),
+            capability_key: data.capability_key,
+            cluster_id: data.cluster,
+            chunk_bytes: config.chunk_bytes,
+            replication: config.replication,
+            replication_floor: config.replication_floor,
+        })?);
+        tracing::info!(
+            data_dir = %config.data_dir.display(),
+            cluster = %data.cluster,
+            store = store.kind(),
+            sessions = sessions.count(),
+            nodes = cluster.nodes().len(),
+            epoch,
+            "metadata is open"
+        );
+        Ok(Core {
+            started: clock.monotonic(),
+            store,
+            clock,
+            cluster_id: data.cluster,
+            capability_key: data.capability_key,
+            replication,
+            groups: Arc::new(GroupMaker::new(cluster.clone(), placement, applier.clone())),
+            sessions,
+            opens,
+            cluster,
+            applier,
+            workers: Workers::default(),
+            _data: data,
+        })
+    }
+
+    /// Starts background work; needs a tokio runtime.
+    pub fn start_workers(&self) {
+        let expiry = SessionExpiry::new(self.sessions.clone(), self.applier.clone());
+        self.workers.spawn(Arc::new(expiry));
+        let cluster = ClusterWorker::new(self.cluster.clone(), self.groups.clone());
+        self.workers.spawn(Arc::new(cluster));
+    }
+
+    /// Takes one open back, and lets the inode go if it was the last open of an orphan.
+    ///
+    /// # Errors
+    /// `BadHandle` if the session does not have it open.
+    pub async fn release(&self, session: SessionId, ino: Ino) -> FsResult<()> {
+        use crate::session::opens::Counted;
+        loop {
+            match self.opens.release(session, ino)? {
+                Counted::Done(0) => break,
+                Counted::Done(_) => return Ok(()),
+                Counted::Settling => self.applier.barrier().await?,
+            }
+        }
+        match self.store.get(&namespace::keys::orphan(ino))? {
+            Some(_) => self.applier.release_orphan(session, ino).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Ends a session: it is refused from now on, and its records are taken away.
+    pub async fn end_session(&self, session: SessionId) -> FsResult<()> {
+        if self.sessions.begin_end(session) {
+            self.applier.end_session(session).await?;
+        }
+        Ok(())
+    }
+
+    /// Chunks with fewer live replicas than they shall have.
+    pub fn under_replicated(&self) -> FsResult<u64> {
+        use dfs_common::cluster::NodeHealth;
+        let live: std::collections::BTreeSet<_> = self
+            .cluster
+            .nodes()
+            .into_iter()
+            .filter(|node| node.health != NodeHealth::Down)
+            .map(|node| node.id)
+            .collect();
+        let mut chunks = 0;
+        for (replicas, count) in namespace::read::replica_sets(&*self.store)? {
+            let alive = replicas.iter().filter(|id| live.contains(id)).count();
+            if alive < self.replication.factor as usize {
+                chunks += count;
+            }
+        }
+        Ok(chunks)
+    }
+}

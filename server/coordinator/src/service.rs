@@ -1,0 +1,252 @@
+//! The metadata service: sessions are checked, reads go to the store, mutations to the applier.
+
+use crate::core::Core;
+use crate::namespace::{OpenFiles, read};
+use crate::session::opens::Counted;
+use async_trait::async_trait;
+use bytes::Bytes;
+use dfs_common::attr::Attr;
+use dfs_common::cluster::{ClusterUpdate, StatFs};
+use dfs_common::extent::ExtentPage;
+use dfs_common::limits::{
+    CAPABILITY_VALIDITY, EXTENTS_PAGE_MAX, GROUPS_MAX, READDIR_ENTRIES_MAX, SESSION_LEASE,
+    XATTR_LIST_BYTES_MAX,
+};
+use dfs_common::op::{Entry, MutationBatch, OpResult};
+use dfs_common::service::{DirPage, MetadataService, Opened};
+use dfs_common::session::{Caller, Identity, OpenSession, SessionGrant, SessionSecret};
+use dfs_common::{ErrorKind, FsError, FsResult, Ino, Name};
+use parking_lot::RwLock;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The coordinator's [`MetadataService`]. After the coordinator was shut down every call answers `Unavailable`.
+pub struct CoordinatorService {
+    core: RwLock<Option<Arc<Core>>>,
+}
+
+impl CoordinatorService {
+    /// Serves `core`.
+    pub fn new(core: Arc<Core>) -> Self {
+        CoordinatorService {
+            core: RwLock::new(Some(core)),
+        }
+    }
+
+    /// The running core.
+    ///
+    /// # Errors
+    /// `Unavailable` after [`CoordinatorService::close`].
+    pub fn core(&self) -> FsResult<Arc<Core>> {
+        let core = self.core.read();
+        core.clone()
+            .ok_or_else(|| FsError::new(ErrorKind::Unavailable, "the coordinator was stopped"))
+    }
+
+    /// Refuses further calls; answers the core, which running calls may still use.
+    pub fn close(&self) -> Option<Arc<Core>> {
+        self.core.write().take()
+    }
+
+    fn live(&self, identity: &Identity) -> FsResult<Arc<Core>> {
+        let core = self.core()?;
+        core.sessions.check(identity)?;
+        Ok(core)
+    }
+}
+
+/// The sum of what datanodes report; they may report nonsense.
+pub(crate) fn total(values: impl Iterator<Item = u64>) -> u64 {
+    values.fold(0, u64::saturating_add)
+}
+
+fn check_caller(caller: &Caller) -> FsResult<()> {
+    if caller.groups.len() > GROUPS_MAX {
+        return Err(FsError::new(ErrorKind::Invalid, "a caller has too many groups"));
+    }
+    Ok(())
+}
+
+impl Core {
+    fn extents(
+        &self,
+        store: &dyn crate::store::MetaRead,
+        identity: &Identity,
+        ino: Ino,
+        offset: u64,
+        length: u64,
+    ) -> FsResult<ExtentPage> {
+        let expires_unix_ms = self.clock.now_unix_ms() + CAPABILITY_VALIDITY.as_millis() as u64;
+        read::read_extents(store, ino, offset, length, EXTENTS_PAGE_MAX as usize, |chunk| {
+            self.capability_key.sign(
+                identity.session,
+                chunk,
+                dfs_common::capability::ChunkAccess::Read,
+                expires_unix_ms,
+            )
+        })
+    }
+
+    /// What an open answers once it is counted. `again`: the session had the inode open before.
+    fn opened(
+        &self,
+        identity: &Identity,
+        caller: &Caller,
+        ino: Ino,
+        access: (bool, bool),
+        again: bool,
+    ) -> FsResult<Opened> {
+        // The session may have ended between the check and the count.
+        self.sessions.check(identity)?;
+        let snapshot = self.store.snapshot()?;
+        let attr = read::open_check(&*snapshot, caller, ino, access.0, access.1)?;
+        if attr.nlink == 0 && !again {
+            return Err(FsError::new(ErrorKind::Stale, "the file was removed"));
+        }
+        let extents = self.extents(&*snapshot, identity, ino, 0, u64::MAX)?;
+        Ok(Opened { attr, extents })
+    }
+}
+
+#[async_trait]
+impl MetadataService for CoordinatorService {
+    async fn open_session(&self, request: OpenSession) -> FsResult<SessionGrant> {
+        self.core()?
+            .applier
+            .open_session(request, SessionSecret(rand::random()))
+            .await
+    }
+
+    async fn keep_alive(&self, identity: Identity) -> FsResult<Duration> {
+        self.core()?.sessions.renew(&identity)?;
+        Ok(SESSION_LEASE)
+    }
+
+    async fn close_session(&self, identity: Identity) -> FsResult<()> {
+        let core = self.core()?;
+        core.sessions.check_resume(&identity)?;
+        core.end_session(identity.session).await
+    }
+
+    async fn mutate(&self, identity: Identity, batch: MutationBatch) -> FsResult<Vec<OpResult>> {
+        let core = self.live(&identity)?;
+        for op in &batch.ops {
+            check_caller(&op.caller)?;
+        }
+        core.applier.mutate(identity, batch).await
+    }
+
+    async fn lookup(&self, identity: Identity, caller: Caller, parent: Ino, name: Name) -> FsResult<Entry> {
+        let core = self.live(&identity)?;
+        read::lookup(&*core.store, &caller, parent, &name)
+    }
+
+    async fn getattr(&self, identity: Identity, ino: Ino) -> FsResult<Attr> {
+        let core = self.live(&identity)?;
+        read::getattr(&*core.store, ino)
+    }
+
+    async fn readlink(&self, identity: Identity, ino: Ino) -> FsResult<Bytes> {
+        let core = self.live(&identity)?;
+        read::readlink(&*core.store, ino)
+    }
+
+    async fn readdir(
+        &self,
+        identity: Identity,
+        caller: Caller,
+        ino: Ino,
+        cursor: u64,
+        limit: u32,
+        attrs: bool,
+    ) -> FsResult<DirPage> {
+        let core = self.live(&identity)?;
+        let limit = limit.clamp(1, READDIR_ENTRIES_MAX);
+        // One moment for entries and attributes.
+        let snapshot = core.store.snapshot()?;
+        read::readdir(&*snapshot, &caller, ino, cursor, limit, attrs)
+    }
+
+    async fn getxattr(&self, identity: Identity, caller: Caller, ino: Ino, name: Bytes) -> FsResult<Bytes> {
+        let core = self.live(&identity)?;
+        read::getxattr(&*core.store, &caller, ino, &name)
+    }
+
+    async fn listxattr(&self, identity: Identity, caller: Caller, ino: Ino) -> FsResult<Vec<Bytes>> {
+        let core = self.live(&identity)?;
+        let names = read::listxattr(&*core.store, &caller, ino)?;
+        debug_assert!(names.iter().map(|name| name.len() + 1).sum::<usize>() <= XATTR_LIST_BYTES_MAX);
+        Ok(names)
+    }
+
+    async fn read_extents(
+        &self,
+        identity: Identity,
+        ino: Ino,
+        offset: u64,
+        length: u64,
+    ) -> FsResult<ExtentPage> {
+        let core = self.live(&identity)?;
+        if !core.opens.is_open(identity.session, ino, false) {
+            return Err(FsError::new(
+                ErrorKind::BadHandle,
+                format!("inode {ino} is not open"),
+            ));
+        }
+        let snapshot = core.store.snapshot()?;
+        core.extents(&*snapshot, &identity, ino, offset, length)
+    }
+
+    /// Cancel-safe: an open whose caller went away stays counted until the session ends, as one whose reply was lost.
+    async fn open(
+        &self,
+        identity: Identity,
+        caller: Caller,
+        ino: Ino,
+        read: bool,
+        write: bool,
+    ) -> FsResult<Opened> {
+        let core = self.live(&identity)?;
+        check_caller(&caller)?;
+        let session = identity.session;
+        let opens = loop {
+            match core.opens.open(session, ino, read, write)? {
+                Counted::Done(opens) => break opens,
+                Counted::Settling => core.applier.barrier().await?,
+            }
+        };
+        let opened = core.opened(&identity, &caller, ino, (read, write), opens > 1);
+        if opened.is_err()
+            && let Err(error) = core.release(session, ino).await
+        {
+            tracing::warn!(%session, %ino, %error, "a refused open could not be taken back");
+        }
+        opened
+    }
+
+    async fn release(&self, identity: Identity, ino: Ino) -> FsResult<()> {
+        let core = self.live(&identity)?;
+        core.release(identity.session, ino).await
+    }
+
+    async fn statfs(&self, identity: Identity) -> FsResult<StatFs> {
+        let core = self.live(&identity)?;
+        let counters = read::statfs_counters(&*core.store)?;
+        let copies = u64::from(core.replication.factor.max(1));
+        let nodes = core.cluster.nodes();
+        let writable = nodes
+            .iter()
+            .filter(|node| node.writable && node.health != dfs_common::cluster::NodeHealth::Down);
+        Ok(StatFs {
+            capacity_bytes: total(nodes.iter().map(|node| node.capacity_bytes)) / copies,
+            available_bytes: total(writable.map(|node| node.available_bytes)) / copies,
+            used_bytes: counters.content_bytes,
+            inodes: counters.inodes,
+        })
+    }
+
+    async fn cluster_state(&self, identity: Identity, known_version: u64) -> FsResult<ClusterUpdate> {
+        let core = self.live(&identity)?;
+        Ok(core.cluster.update_since(known_version))
+    }
+}
