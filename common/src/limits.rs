@@ -31,6 +31,8 @@ pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
 pub const INLINE_EXTENT_BYTES_MAX: usize = 16 << 10;
 /// Inline bytes of one inode in total.
 pub const INLINE_INODE_BYTES_MAX: u64 = 64 << 10;
+/// Inline bytes of all inodes together: what the metadata store may hold of file content.
+pub const INLINE_TOTAL_BYTES_MAX: u64 = 4 << 30;
 
 /// Operations in one mutation batch.
 pub const BATCH_OPS_MAX: usize = 1024;
@@ -42,6 +44,8 @@ pub const GRANT_CHUNKS_MAX: u32 = 256;
 pub const SESSION_REPLIES_MAX: usize = 4096;
 /// Entries in one page of a directory listing.
 pub const READDIR_ENTRIES_MAX: u32 = 1024;
+/// Opens taken back in one call.
+pub const RELEASES_MAX: usize = 4096;
 /// Extents in one page of a map.
 pub const EXTENTS_PAGE_MAX: u32 = 1024;
 /// Batches that one group commit gathers.

@@ -15,6 +15,7 @@ use crate::session::{Caller, Identity, OpenSession, SessionGrant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One entry of a directory page.
@@ -108,8 +109,11 @@ pub trait MetadataService: Send + Sync + 'static {
         read: bool,
         write: bool,
     ) -> FsResult<Opened>;
-    /// Takes one open back.
-    async fn release(&self, identity: Identity, ino: Ino) -> FsResult<()>;
+    /// Takes opens back: one per listed inode, which may be listed more than once; 1 to
+    /// [`crate::limits::RELEASES_MAX`]. Inodes that the session does not have open are passed over.
+    ///
+    /// Not repeatable: after a failure whose outcome is unknown the opens are left to the end of the session.
+    async fn release(&self, identity: Identity, inos: Vec<Ino>) -> FsResult<()>;
     /// Totals.
     async fn statfs(&self, identity: Identity) -> FsResult<StatFs>;
     /// What changed in the cluster since `known_version` (0: everything).
@@ -179,4 +183,13 @@ pub trait ChunkService: Send + Sync + 'static {
     async fn stat_chunk(&self, capability: ChunkCapability) -> FsResult<ChunkDescription>;
     /// Deletes a chunk; a missing one is no error. The capability permits deleting.
     async fn delete_chunk(&self, capability: ChunkCapability) -> FsResult<()>;
+}
+
+/// Finds the chunk service of a datanode by its address. Connections are made lazily, shared and bounded.
+pub trait ChunkConnector: Send + Sync + 'static {
+    /// The chunk service at `address` (`host:port`). Does not wait for the network.
+    ///
+    /// # Errors
+    /// `Invalid` if `address` is not `host:port`.
+    fn chunk_service(&self, address: &str) -> FsResult<Arc<dyn ChunkService>>;
 }

@@ -1,3 +1,22 @@
 //! The coordinator: namespace, sessions, membership and placement over an ordered key-value store.
+//!
+//! Code map: [`namespace`] applies operations and reads (the state machine); [`store`] keeps keys and values; [`applier`] is the
+//! only writer; [`session`] knows who may call and what is open; [`cluster`] knows the datanodes; [`service`] and [`admin`] are
+//! the faces; [`core`](crate::core) puts the parts together. Nothing here knows FUSE, and nothing but [`applier`] writes to the store.
 
+pub mod admin;
+pub mod applier;
+pub mod cluster;
+pub mod config;
+pub mod core;
+pub mod identity;
+pub mod namespace;
+pub mod server;
+pub mod service;
+pub mod session;
 pub mod store;
+pub mod stored;
+pub mod worker;
+
+pub use config::{CoordinatorConfig, StoreKind};
+pub use server::Coordinator;

@@ -9,7 +9,7 @@ use dfs_common::attr::Attr;
 use dfs_common::cluster::{ClusterUpdate, StatFs};
 use dfs_common::extent::ExtentPage;
 use dfs_common::limits::{
-    CAPABILITY_VALIDITY, EXTENTS_PAGE_MAX, GROUPS_MAX, READDIR_ENTRIES_MAX, SESSION_LEASE,
+    CAPABILITY_VALIDITY, EXTENTS_PAGE_MAX, GROUPS_MAX, READDIR_ENTRIES_MAX, RELEASES_MAX, SESSION_LEASE,
     XATTR_LIST_BYTES_MAX,
 };
 use dfs_common::op::{Entry, MutationBatch, OpResult};
@@ -224,9 +224,22 @@ impl MetadataService for CoordinatorService {
         opened
     }
 
-    async fn release(&self, identity: Identity, ino: Ino) -> FsResult<()> {
+    async fn release(&self, identity: Identity, inos: Vec<Ino>) -> FsResult<()> {
         let core = self.live(&identity)?;
-        core.release(identity.session, ino).await
+        if inos.is_empty() || inos.len() > RELEASES_MAX {
+            return Err(FsError::new(
+                ErrorKind::Invalid,
+                format!("a release has 1 to {RELEASES_MAX} inodes, not {}", inos.len()),
+            ));
+        }
+        let mut first_error = Ok(());
+        for ino in inos {
+            match core.release(identity.session, ino).await {
+                Err(error) if error.kind() != ErrorKind::BadHandle => first_error = first_error.and(Err(error)),
+                _ => {}
+            }
+        }
+        first_error
     }
 
     async fn statfs(&self, identity: Identity) -> FsResult<StatFs> {

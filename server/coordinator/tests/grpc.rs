@@ -158,12 +158,9 @@ async fn names_survive_a_restart_and_the_session_is_resumed() {
     assert_eq!(resumed.identity.session, me.session);
     assert_eq!(client.getattr(me, ino).await.unwrap().ino, ino);
     client.read_extents(me, ino, 0, 100).await.unwrap();
-    client.release(me, ino).await.unwrap();
-    client.release(me, ino).await.unwrap();
-    assert_eq!(
-        client.release(me, ino).await.unwrap_err().kind(),
-        ErrorKind::BadHandle
-    );
+    client.release(me, vec![ino]).await.unwrap();
+    client.release(me, vec![ino]).await.unwrap();
+    client.release(me, vec![ino]).await.unwrap();
     assert_eq!(
         client.read_extents(me, ino, 0, 100).await.unwrap_err().kind(),
         ErrorKind::BadHandle
@@ -190,7 +187,7 @@ async fn removed_file_is_readable_until_its_last_release() {
         .open(reader, Caller::root(), ino, true, false)
         .await
         .unwrap();
-    client.release(owner, ino).await.unwrap();
+    client.release(owner, vec![ino]).await.unwrap();
     let removed = one(
         &client,
         owner,
@@ -209,9 +206,9 @@ async fn removed_file_is_readable_until_its_last_release() {
         .open(reader, Caller::root(), ino, true, false)
         .await
         .unwrap();
-    client.release(reader, ino).await.unwrap();
+    client.release(reader, vec![ino]).await.unwrap();
     assert!(client.getattr(reader, ino).await.is_ok());
-    client.release(reader, ino).await.unwrap();
+    client.release(reader, vec![ino]).await.unwrap();
     assert_eq!(
         client.getattr(reader, ino).await.unwrap_err().kind(),
         ErrorKind::Stale
