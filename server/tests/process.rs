@@ -1,0 +1,271 @@
+//! The server as a process: ready line, signals, exit codes, and the sentences of its errors.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A server process; killed when dropped, so that a failing test leaves nothing behind.
+struct Server {
+    child: Child,
+    stdout: Option<BufReader<ChildStdout>>,
+}
+
+impl Server {
+    fn spawn(args: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_dfs-server"))
+            .args(args)
+            .env("DFS_LOG", "warn")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = child.stdout.take().map(BufReader::new);
+        Server { child, stdout }
+    }
+
+    /// The address of the ready line.
+    fn ready(&mut self) -> String {
+        let mut stdout = self.stdout.take().unwrap();
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let read = stdout.read_line(&mut line);
+            let _ = sender.send((read.map(|_| line), stdout));
+        });
+        let (line, stdout) = receiver.recv_timeout(DEADLINE).expect("a ready line in time");
+        self.stdout = Some(stdout);
+        let line = line.unwrap();
+        match line.trim_end().strip_prefix("listening on ") {
+            Some(address) => address.to_owned(),
+            None => panic!("no ready line but {line:?}; {}", self.stderr()),
+        }
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < end, "the process did not end in time");
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+
+    fn stop(&mut self, signal: Signal) -> ExitStatus {
+        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+        self.wait()
+    }
+
+    fn stderr(&mut self) -> String {
+        let mut text = String::new();
+        if let Some(mut stderr) = self.child.stderr.take() {
+            let _ = self.child.kill();
+            stderr.read_to_string(&mut text).unwrap();
+        }
+        text
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs to the end: exit code and standard error.
+#[track_caller]
+fn refused(args: &[&str]) -> (Option<i32>, String) {
+    let mut server = Server::spawn(args);
+    let status = server.wait();
+    (status.code(), server.stderr())
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn coordinator<'a>(data: &'a Path, listen: &'a str) -> [&'a str; 5] {
+    ["coordinator", "--data", text(data), "--listen", listen]
+}
+
+#[test]
+fn coordinator_says_when_ready_and_stops_on_either_signal() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("c");
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut server = Server::spawn(&coordinator(&data, "127.0.0.1:0"));
+        let address = server.ready();
+        std::net::TcpStream::connect(&address).unwrap();
+        assert_eq!(
+            server.stop(signal).code(),
+            Some(0),
+            "{signal}: {}",
+            server.stderr()
+        );
+    }
+}
+
+#[test]
+fn restart_after_kill_keeps_address_and_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = Server::spawn(&coordinator(dir.path(), "127.0.0.1:0"));
+    let address = first.ready();
+    first.stop(Signal::SIGKILL);
+    let mut second = Server::spawn(&coordinator(dir.path(), &address));
+    assert_eq!(second.ready(), address);
+    assert_eq!(second.stop(Signal::SIGTERM).code(), Some(0));
+}
+
+#[test]
+fn standalone_is_ready_with_three_datanodes_and_starts_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = [
+        "standalone",
+        "--data",
+        text(dir.path()),
+        "--listen",
+        "127.0.0.1:0",
+    ];
+    for _ in 0..2 {
+        let mut server = Server::spawn(&args);
+        server.ready();
+        for name in ["coordinator", "datanode-1", "datanode-2", "datanode-3"] {
+            assert!(dir.path().join(name).is_dir(), "{name}");
+        }
+        assert_eq!(
+            server.stop(Signal::SIGTERM).code(),
+            Some(0),
+            "{}",
+            server.stderr()
+        );
+    }
+}
+
+#[test]
+fn datanode_is_ready_and_stops_while_the_coordinator_is_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = [
+        "datanode",
+        "--data",
+        text(dir.path()),
+        "--coordinator",
+        "127.0.0.1:1",
+    ];
+    let mut server = Server::spawn(&args);
+    server.ready();
+    assert_eq!(
+        server.stop(Signal::SIGTERM).code(),
+        Some(0),
+        "{}",
+        server.stderr()
+    );
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_names_the_setting() {
+    let (code, error) = refused(&["coordinator", "--data", "/nonexistent/d", "--replication", "0"]);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("replication is 1 to"), "{error}");
+    assert_eq!(refused(&["coordinator"]).0, Some(2));
+    assert!(!Path::new("/nonexistent").exists());
+}
+
+#[test]
+fn port_in_use_is_said_with_its_number() {
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = holder.local_addr().unwrap().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("d");
+    for args in [
+        vec!["coordinator", "--data", text(&data), "--listen", &address],
+        vec!["standalone", "--data", text(dir.path()), "--listen", &address],
+        vec![
+            "datanode",
+            "--data",
+            text(&data),
+            "--listen",
+            &address,
+            "--coordinator",
+            "127.0.0.1:1",
+        ],
+    ] {
+        let (code, error) = refused(&args);
+        assert_eq!(code, Some(1), "{error}");
+        assert!(error.contains(&address) && error.contains("in use"), "{error}");
+        let _ = std::fs::remove_dir_all(dir.path());
+    }
+}
+
+#[test]
+fn directory_in_use_of_another_kind_or_not_writable_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = Server::spawn(&coordinator(dir.path(), "127.0.0.1:0"));
+    let address = first.ready();
+    let (code, error) = refused(&coordinator(dir.path(), "127.0.0.1:0"));
+    assert_eq!(code, Some(1));
+    assert!(error.contains("in use by another process"), "{error}");
+
+    let (code, error) = refused(&["datanode", "--data", text(dir.path()), "--coordinator", &address]);
+    assert_eq!(code, Some(1));
+    assert!(error.contains(text(dir.path())), "{error}");
+
+    let (code, error) = refused(&[
+        "standalone",
+        "--data",
+        text(dir.path()),
+        "--listen",
+        "127.0.0.1:0",
+    ]);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("standalone"), "{error}");
+
+    let (code, error) = refused(&coordinator(Path::new("/proc/dfs"), "127.0.0.1:0"));
+    assert_eq!(code, Some(1));
+    assert!(error.contains("/proc/dfs"), "{error}");
+}
+
+#[test]
+fn datanode_of_another_cluster_is_turned_away_for_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two, node) = (dir.path().join("1"), dir.path().join("2"), dir.path().join("n"));
+    let mut first = Server::spawn(&coordinator(&one, "127.0.0.1:0"));
+    let mut second = Server::spawn(&coordinator(&two, "127.0.0.1:0"));
+    let (first_address, second_address) = (first.ready(), second.ready());
+    let spawn = |address: &str| Server::spawn(&["datanode", "--data", text(&node), "--coordinator", address]);
+    let mut datanode = spawn(&first_address);
+    datanode.ready();
+    // The membership is known to the data directory once the registration was answered.
+    let end = Instant::now() + DEADLINE;
+    loop {
+        let known = std::fs::read_dir(&node)
+            .unwrap()
+            .filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok())
+            .any(|content| content.contains(&cluster_of(&one)));
+        if known {
+            break;
+        }
+        assert!(Instant::now() < end, "the datanode did not register in time");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    assert_eq!(datanode.stop(Signal::SIGTERM).code(), Some(0));
+    let mut stranger = spawn(&second_address);
+    let status = stranger.wait();
+    let error = stranger.stderr();
+    assert_eq!(status.code(), Some(1), "{error}");
+    assert!(error.contains("cluster"), "{error}");
+}
+
+/// The cluster id in a coordinator's directory.
+fn cluster_of(data: &Path) -> String {
+    let text = std::fs::read_to_string(data.join("coordinator.json")).unwrap();
+    let (_, rest) = text.split_once("\"cluster\": \"").unwrap();
+    rest.split_once('"').unwrap().0.to_owned()
+}
