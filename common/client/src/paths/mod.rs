@@ -52,6 +52,10 @@ impl PathApi {
     pub async fn reader(&self, _path: &[u8]) -> FsResult<FileReader> {
         Err(ErrorKind::NotSupported.into())
     }
+    /// See the final documentation.
+    pub async fn writer(&self, _path: &[u8], _mode: u32, _overwrite: bool) -> FsResult<FileWriter> {
+        Err(ErrorKind::NotSupported.into())
+    }
 }
 
 /// Reads one file.
