@@ -88,3 +88,17 @@ pub const GROUP_COMMIT_OPS_MAX: usize = 8192;
 pub const NODES_MAX: usize = 4096;
 /// Placement groups of one cluster.
 pub const PLACEMENT_GROUPS_MAX: usize = 65_536;
+/// `host:port` of a server: a DNS name of 255 bytes, a colon and a port.
+pub const ADDRESS_BYTES_MAX: usize = 261;
+/// A client's name, shown to administrators.
+pub const CLIENT_NAME_BYTES_MAX: usize = 255;
+/// Longest name of an extended attribute, as Linux's `XATTR_NAME_MAX`.
+pub const XATTR_NAME_BYTES_MAX: usize = 255;
+/// Text of an error on the wire; longer text is cut. It travels in an HTTP/2 header, which peers bound.
+pub const ERROR_MESSAGE_BYTES_MAX: usize = 1024;
+/// Channels to datanodes that one connector keeps; the least recently used is closed above it.
+pub const CHUNK_CHANNELS_MAX: usize = 256;
+/// Calls in flight on one connection.
+pub const CONNECTION_STREAMS_MAX: u32 = 1024;
+/// A server gives up a chunk upload from which no piece arrives for this long.
+pub const UPLOAD_STALL: Duration = Duration::from_secs(30);

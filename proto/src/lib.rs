@@ -1,8 +1,18 @@
 //! The wire: generated messages and services, conversion to and from the vocabulary of `dfs-common`, and both sides of
 //! the gRPC transport for the two service seams.
+//!
+//! Whatever arrives is checked here, once: behind [`convert`] every value keeps the bounds of `dfs_common::limits`.
+
+pub mod convert;
+pub mod grpc;
+pub mod status;
 
 /// Generated from `proto/dfs/v1/*.proto`; the comments there are the wire contract.
 #[allow(missing_docs, clippy::all)]
 pub mod v1 {
     tonic::include_proto!("dfs.v1");
 }
+
+/// The version of the protocol that this release speaks. It travels in the first message of a session and of a
+/// datanode's registration; a peer with another one is refused with `UnknownVersion`.
+pub const PROTOCOL_VERSION: u32 = 1;

@@ -1,0 +1,182 @@
+//! What travels between clients and datanodes: capabilities, descriptions, the head and the outcome of a write, pieces.
+
+use super::extent::{chunk_id_to_wire, chunk_length, receipts};
+use super::{
+    at_most, check_address, chunk_id, error_from_wire, error_to_wire, fixed, invalid, receipt_to_wire,
+    required,
+};
+use crate::v1;
+use bytes::Bytes;
+use dfs_common::capability::{ChunkAccess, ChunkCapability};
+use dfs_common::checksum::frame_crc;
+use dfs_common::limits::{FILE_BYTES_MAX, REPLICATION_MAX, WIRE_FRAME_BYTES};
+use dfs_common::service::{ChunkDescription, ChunkWritten};
+use dfs_common::{ErrorKind, FsError, FsResult, Ino, SessionEpoch};
+
+/// A capability's wire form.
+pub fn chunk_capability_to_wire(capability: &ChunkCapability) -> v1::ChunkCapability {
+    v1::ChunkCapability {
+        session: capability.session.0,
+        chunk: chunk_id_to_wire(capability.chunk),
+        access: capability.access.code(),
+        expires_unix_ms: capability.expires_unix_ms,
+        mac: Bytes::copy_from_slice(&capability.mac),
+    }
+}
+
+/// A capability from the wire. Its signature is the datanode's to check.
+///
+/// # Errors
+/// `Invalid`: wrong lengths, a session above 48 bits, an unknown access.
+pub fn chunk_capability_from_wire(capability: v1::ChunkCapability) -> FsResult<ChunkCapability> {
+    let access = capability.access;
+    Ok(ChunkCapability {
+        session: super::session_id(capability.session)?,
+        chunk: chunk_id(&capability.chunk)?,
+        access: ChunkAccess::from_code(access)
+            .ok_or_else(|| invalid(format!("unknown kind of chunk access {access}")))?,
+        expires_unix_ms: capability.expires_unix_ms,
+        mac: fixed(&capability.mac, "capability's signature")?,
+    })
+}
+
+/// A capability that a message must have.
+pub(crate) fn required_capability(capability: Option<v1::ChunkCapability>) -> FsResult<ChunkCapability> {
+    chunk_capability_from_wire(required(capability, "chunk capability")?)
+}
+
+/// A description's wire form.
+pub fn chunk_description_to_wire(description: &ChunkDescription) -> v1::ChunkDescription {
+    v1::ChunkDescription {
+        chunk: chunk_id_to_wire(description.chunk),
+        ino: description.ino.0,
+        file_offset: description.file_offset,
+        length: description.length,
+        epoch: description.epoch.0,
+        sha256: Bytes::copy_from_slice(&description.sha256),
+    }
+}
+
+/// A description from the wire.
+///
+/// # Errors
+/// `Invalid`: wrong lengths, an impossible content length or file offset.
+pub fn chunk_description_from_wire(description: v1::ChunkDescription) -> FsResult<ChunkDescription> {
+    if description.file_offset > FILE_BYTES_MAX {
+        return Err(invalid("a chunk's file offset is behind the largest file"));
+    }
+    Ok(ChunkDescription {
+        chunk: chunk_id(&description.chunk)?,
+        ino: Ino(description.ino),
+        file_offset: description.file_offset,
+        length: chunk_length(description.length)?,
+        epoch: SessionEpoch(description.epoch),
+        sha256: fixed(&description.sha256, "SHA-256")?,
+    })
+}
+
+/// The head of a chunk write: everything but the content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriteChunkHead {
+    /// Description.
+    pub description: ChunkDescription,
+    /// Permission to write.
+    pub capability: ChunkCapability,
+    /// Addresses of further replicas; at most [`REPLICATION_MAX`].
+    pub forward: Vec<String>,
+}
+
+/// The wire form of a write's head.
+pub fn write_chunk_head_to_wire(head: &WriteChunkHead) -> v1::WriteChunkHeader {
+    v1::WriteChunkHeader {
+        description: Some(chunk_description_to_wire(&head.description)),
+        capability: Some(chunk_capability_to_wire(&head.capability)),
+        forward: head.forward.clone(),
+    }
+}
+
+/// A write's head from the wire.
+///
+/// # Errors
+/// `Invalid`: too many or malformed addresses, and as [`chunk_description_from_wire`], [`chunk_capability_from_wire`].
+pub fn write_chunk_head_from_wire(head: v1::WriteChunkHeader) -> FsResult<WriteChunkHead> {
+    at_most(head.forward.len(), REPLICATION_MAX as usize, "further replicas")?;
+    head.forward
+        .iter()
+        .try_for_each(|address| check_address(address))?;
+    Ok(WriteChunkHead {
+        description: chunk_description_from_wire(required(head.description, "chunk description")?)?,
+        capability: required_capability(head.capability)?,
+        forward: head.forward,
+    })
+}
+
+/// The wire form of a write's outcome.
+pub fn chunk_written_to_wire(written: &ChunkWritten) -> v1::WriteChunkReply {
+    v1::WriteChunkReply {
+        receipts: written.receipts.iter().map(receipt_to_wire).collect(),
+        failures: written
+            .failures
+            .iter()
+            .map(|(address, error)| v1::WriteFailure {
+                address: address.clone(),
+                error: Some(error_to_wire(error)),
+            })
+            .collect(),
+    }
+}
+
+/// A write's outcome from the wire.
+///
+/// # Errors
+/// `Invalid`: more receipts or failures than replicas can be, a malformed address.
+pub fn chunk_written_from_wire(reply: v1::WriteChunkReply) -> FsResult<ChunkWritten> {
+    at_most(reply.failures.len(), REPLICATION_MAX as usize, "failures")?;
+    let failures = reply
+        .failures
+        .into_iter()
+        .map(|failure| {
+            check_address(&failure.address)?;
+            let error = error_from_wire(required(failure.error, "error")?);
+            Ok((failure.address, error))
+        })
+        .collect::<FsResult<_>>()?;
+    Ok(ChunkWritten {
+        receipts: receipts(reply.receipts)?,
+        failures,
+    })
+}
+
+/// A piece of content with its checksum. The content is shared, not copied.
+pub fn piece_to_wire(content: Bytes) -> v1::Piece {
+    v1::Piece {
+        crc32c: frame_crc(&content),
+        content,
+    }
+}
+
+/// The content of a piece.
+///
+/// # Errors
+/// `Invalid` if it is empty or above [`WIRE_FRAME_BYTES`]; `Corrupt` if its checksum does not match.
+pub fn piece_from_wire(piece: v1::Piece) -> FsResult<Bytes> {
+    check_piece(&piece.content, piece.crc32c)?;
+    Ok(piece.content)
+}
+
+/// Checks a piece's length and checksum.
+pub(crate) fn check_piece(content: &[u8], crc32c: u32) -> FsResult<()> {
+    if content.is_empty() || content.len() > WIRE_FRAME_BYTES {
+        return Err(invalid(format!(
+            "a piece of a chunk has 1 to {WIRE_FRAME_BYTES} bytes, not {}",
+            content.len()
+        )));
+    }
+    if frame_crc(content) != crc32c {
+        return Err(FsError::new(
+            ErrorKind::Corrupt,
+            "a piece of a chunk was damaged on the way: send it again",
+        ));
+    }
+    Ok(())
+}

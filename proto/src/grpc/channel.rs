@@ -1,0 +1,111 @@
+//! How connections are made, for every program alike: windows, frames, keep-alives, deadlines.
+//!
+//! The windows are from a measurement on loopback: HTTP/2's defaults cost up to two thirds of the throughput
+//! (docs/adr/0004-wire-protocol.md).
+
+use crate::convert::check_address;
+use crate::status::from_status;
+use dfs_common::limits::CONNECTION_STREAMS_MAX;
+use dfs_common::{ErrorKind, FsError, FsResult};
+use std::future::Future;
+use std::time::Duration;
+use tonic::transport::{Channel, Endpoint, Server};
+use tonic::{Response, Status};
+
+/// Content in flight on one stream.
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+/// Content in flight on one connection.
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Largest HTTP/2 frame: a whole piece of a chunk fits, so that it is not cut.
+const FRAME_BYTES_MAX: u32 = 1 << 20;
+/// A peer is asked whether it is there after this much silence, and given as long again to answer.
+const PEER_SILENCE: Duration = Duration::from_secs(5);
+/// How long a connection may take to be made.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
+/// Streams that clients gave up before the server saw them; above it a connection counts as hostile.
+const ABANDONED_STREAMS_MAX: usize = 1024;
+
+/// A server builder with the windows, frames and keep-alives of DFS.
+pub fn tuned_server() -> Server {
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .max_concurrent_streams(CONNECTION_STREAMS_MAX)
+        .http2_max_pending_accept_reset_streams(Some(ABANDONED_STREAMS_MAX))
+        .http2_keepalive_interval(Some(PEER_SILENCE))
+        .http2_keepalive_timeout(Some(PEER_SILENCE))
+        .tcp_nodelay(true)
+}
+
+/// An endpoint for `address` (`host:port`) with the windows, frames and keep-alives of DFS.
+///
+/// # Errors
+/// `Invalid` if `address` is not `host:port`.
+pub fn tuned_endpoint(address: &str) -> FsResult<Endpoint> {
+    check_address(address)?;
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| {
+        FsError::new(
+            ErrorKind::Invalid,
+            format!("\"{address}\" is not an address ({error}): write host:port"),
+        )
+    })?;
+    Ok(endpoint
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .http2_keep_alive_interval(PEER_SILENCE)
+        .keep_alive_timeout(PEER_SILENCE)
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true)
+        .connect_timeout(CONNECT_DEADLINE))
+}
+
+/// A channel to `address` (`host:port`) that connects at the first call, again after a failure, and gives up each call
+/// after `deadline` (of a streaming call: its reply's head).
+///
+/// For the generated clients: `ClusterClient::new(channel_lazy(address, deadline)?)`.
+///
+/// # Errors
+/// `Invalid` if `address` is not `host:port`, or outside a tokio runtime.
+pub fn channel_lazy(address: &str, deadline: Duration) -> FsResult<Channel> {
+    connect(tuned_endpoint(address)?.timeout(deadline))
+}
+
+/// A channel without a deadline of its own, for the stubs, which have theirs.
+pub(super) fn stub_channel(address: &str) -> FsResult<Channel> {
+    connect(tuned_endpoint(address)?)
+}
+
+fn connect(endpoint: Endpoint) -> FsResult<Channel> {
+    if tokio::runtime::Handle::try_current().is_err() {
+        return Err(FsError::new(
+            ErrorKind::Invalid,
+            "a channel is made outside a tokio runtime: call this from async code",
+        ));
+    }
+    Ok(endpoint.connect_lazy())
+}
+
+/// The reply of a unary call of a generated client, within `deadline`.
+///
+/// # Errors
+/// The server's error, `Unavailable` if it cannot be reached, `TimedOut` after `deadline`.
+pub async fn within<T>(
+    deadline: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> FsResult<T> {
+    match tokio::time::timeout(deadline, call).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(from_status(&status)),
+        Err(_) => Err(timed_out(deadline)),
+    }
+}
+
+/// The error of a call without an answer.
+pub(super) fn timed_out(deadline: Duration) -> FsError {
+    FsError::new(
+        ErrorKind::TimedOut,
+        format!("the server did not answer within {} ms", deadline.as_millis()),
+    )
+}

@@ -1,0 +1,192 @@
+//! The chunk seam over a gRPC channel. Every piece that arrives is verified before the caller sees it.
+
+use super::channel::{stub_channel, timed_out, within};
+use super::upload::Upload;
+use crate::convert::{
+    WriteChunkHead, chunk_capability_to_wire, chunk_description_from_wire, chunk_written_from_wire,
+    piece_from_wire, required,
+};
+use crate::status::from_status;
+use crate::v1;
+use crate::v1::chunk_client::ChunkClient;
+use async_trait::async_trait;
+use bytes::Bytes;
+use dfs_common::capability::ChunkCapability;
+use dfs_common::limits::MESSAGE_BYTES_MAX;
+use dfs_common::service::{ChunkDescription, ChunkService, ChunkWritten, WriteChunk};
+use dfs_common::{ErrorKind, FsError, FsResult};
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use std::time::Duration;
+use tonic::Streaming;
+use tonic::transport::Channel;
+
+/// A datanode answers a whole upload only when its own forwards succeeded or were given up: so many deadlines later.
+const REPLY_DEADLINES: u32 = 3;
+
+/// A [`ChunkService`] at the other end of a channel. Clones share the channel.
+///
+/// The deadline is for each step, not for a whole transfer: a stream goes on as long as pieces move. Dropping a call's
+/// future or a read's stream cancels the transfer.
+#[derive(Clone, Debug)]
+pub struct ChunkGrpcClient {
+    client: ChunkClient<Channel>,
+    deadline: Duration,
+}
+
+impl ChunkGrpcClient {
+    /// A stub for the datanode at `address` (`host:port`), which connects at the first call and again after a failure.
+    ///
+    /// A unary call and the start of a read are given up after `deadline`; a read that brings no piece for so long; a write
+    /// of which the connection takes no piece for one to two deadlines, or that is not answered for four.
+    ///
+    /// # Errors
+    /// `Invalid` if `address` is not `host:port`, or outside a tokio runtime.
+    pub fn connect_lazy(address: &str, deadline: Duration) -> FsResult<Self> {
+        Ok(Self::new(stub_channel(address)?, deadline))
+    }
+
+    /// A stub on a channel that exists already; deadlines as [`ChunkGrpcClient::connect_lazy`] has them.
+    pub fn new(channel: Channel, deadline: Duration) -> Self {
+        let client = ChunkClient::new(channel)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX);
+        ChunkGrpcClient { client, deadline }
+    }
+
+    fn client(&self) -> ChunkClient<Channel> {
+        self.client.clone()
+    }
+}
+
+fn chunk_request(capability: &ChunkCapability) -> v1::ChunkRequest {
+    v1::ChunkRequest {
+        capability: Some(chunk_capability_to_wire(capability)),
+    }
+}
+
+#[async_trait]
+impl ChunkService for ChunkGrpcClient {
+    async fn write_chunk(&self, request: WriteChunk) -> FsResult<ChunkWritten> {
+        let head = WriteChunkHead {
+            description: request.description,
+            capability: request.capability,
+            forward: request.forward,
+        };
+        let (upload, progress, mut failure) = Upload::new(head, request.content);
+        let mut client = self.client();
+        let call = client.write_chunk(upload);
+        tokio::pin!(call);
+        let mut patience = self.deadline;
+        let mut seen = progress.pieces();
+        let mut source_failed = false;
+        loop {
+            tokio::select! {
+                biased;
+                reply = &mut call => {
+                    return match reply {
+                        Ok(reply) => chunk_written_from_wire(reply.into_inner()),
+                        Err(status) => Err(from_status(&status)),
+                    };
+                }
+                error = &mut failure, if !source_failed => match error {
+                    Ok(error) => return Err(error),
+                    // The transport dropped the stream: its own error is about to come.
+                    Err(_) => source_failed = true,
+                },
+                () = tokio::time::sleep(patience) => {
+                    let now = progress.pieces();
+                    if now == seen && !progress.waits_for_source() {
+                        return Err(timed_out(patience));
+                    }
+                    seen = now;
+                    if progress.ended() {
+                        patience = self.deadline * REPLY_DEADLINES;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn read_chunk(
+        &self,
+        capability: ChunkCapability,
+        offset: u64,
+        length: u64,
+    ) -> FsResult<BoxStream<'static, FsResult<Bytes>>> {
+        let request = v1::ReadChunkRequest {
+            capability: Some(chunk_capability_to_wire(&capability)),
+            offset,
+            length,
+        };
+        let pieces = within(self.deadline, self.client().read_chunk(request)).await?;
+        Ok(Download {
+            pieces,
+            missing: length,
+            deadline: self.deadline,
+        }
+        .into_stream())
+    }
+
+    async fn stat_chunk(&self, capability: ChunkCapability) -> FsResult<ChunkDescription> {
+        let mut client = self.client();
+        let reply = within(self.deadline, client.stat_chunk(chunk_request(&capability))).await?;
+        chunk_description_from_wire(reply)
+    }
+
+    async fn delete_chunk(&self, capability: ChunkCapability) -> FsResult<()> {
+        let mut client = self.client();
+        within(self.deadline, client.delete_chunk(chunk_request(&capability))).await?;
+        Ok(())
+    }
+}
+
+/// The receiving half of a read.
+struct Download {
+    pieces: Streaming<v1::ReadChunkReply>,
+    missing: u64,
+    deadline: Duration,
+}
+
+impl Download {
+    /// The next piece; `None` when everything that was asked for is there.
+    async fn next(&mut self) -> FsResult<Option<Bytes>> {
+        let received = tokio::time::timeout(self.deadline, self.pieces.message())
+            .await
+            .map_err(|_| timed_out(self.deadline))?
+            .map_err(|status| from_status(&status))?;
+        let Some(reply) = received else {
+            return if self.missing == 0 {
+                Ok(None)
+            } else {
+                Err(wrong_length("less"))
+            };
+        };
+        let piece = piece_from_wire(required(reply.piece, "piece")?)?;
+        self.missing = self
+            .missing
+            .checked_sub(piece.len() as u64)
+            .ok_or_else(|| wrong_length("more"))?;
+        Ok(Some(piece))
+    }
+
+    /// Pieces until the end or the first error.
+    fn into_stream(self) -> BoxStream<'static, FsResult<Bytes>> {
+        stream::unfold(Some(self), |state| async move {
+            let mut download = state?;
+            match download.next().await {
+                Ok(Some(piece)) => Some((Ok(piece), Some(download))),
+                Ok(None) => None,
+                Err(error) => Some((Err(error), None)),
+            }
+        })
+        .boxed()
+    }
+}
+
+fn wrong_length(than: &str) -> FsError {
+    FsError::new(
+        ErrorKind::Corrupt,
+        format!("the datanode sent {than} of the chunk than it was asked for: ask another replica"),
+    )
+}

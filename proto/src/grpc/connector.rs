@@ -1,0 +1,52 @@
+//! Channels to datanodes: made lazily, shared, bounded.
+
+use super::ChunkGrpcClient;
+use dfs_common::FsResult;
+use dfs_common::limits::CHUNK_CHANNELS_MAX;
+use dfs_common::service::{ChunkConnector, ChunkService};
+use lru::LruCache;
+use parking_lot::Mutex;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A [`ChunkConnector`] over gRPC. A channel whose connection failed makes a new one at its next call by itself.
+///
+/// At most [`CHUNK_CHANNELS_MAX`] channels are kept; the one that was not asked for the longest closes when its running calls end.
+pub struct GrpcChunkConnector {
+    channels: Mutex<LruCache<String, Arc<ChunkGrpcClient>>>,
+    deadline: Duration,
+}
+
+impl GrpcChunkConnector {
+    /// A connector whose stubs have the deadlines of [`ChunkGrpcClient::connect_lazy`].
+    pub fn new(deadline: Duration) -> Self {
+        let limit = const { NonZeroUsize::new(CHUNK_CHANNELS_MAX).expect("the limit is above 0") };
+        GrpcChunkConnector {
+            channels: Mutex::new(LruCache::new(limit)),
+            deadline,
+        }
+    }
+
+    /// Forgets the channel to `address`, for a datanode that was removed. Its running calls go on.
+    pub fn forget(&self, address: &str) {
+        self.channels.lock().pop(address);
+    }
+
+    /// Channels that are kept.
+    pub fn channels(&self) -> usize {
+        self.channels.lock().len()
+    }
+}
+
+impl ChunkConnector for GrpcChunkConnector {
+    fn chunk_service(&self, address: &str) -> FsResult<Arc<dyn ChunkService>> {
+        let mut channels = self.channels.lock();
+        if let Some(client) = channels.get(address) {
+            return Ok(client.clone());
+        }
+        let client = Arc::new(ChunkGrpcClient::connect_lazy(address, self.deadline)?);
+        channels.put(address.to_string(), client.clone());
+        Ok(client)
+    }
+}

@@ -1,0 +1,135 @@
+//! The sending half of a chunk write, and how it is seen whether the peer still takes part.
+//!
+//! Back-pressure is HTTP/2's: a piece is asked of the content when the connection can take it; nothing is buffered here.
+//! Content that fails never looks like content that ended: the stream then stays open until the call is dropped.
+
+use crate::convert::{WriteChunkHead, piece_to_wire, write_chunk_head_to_wire};
+use crate::v1::WriteChunkRequest;
+use crate::v1::write_chunk_request::Part;
+use bytes::Bytes;
+use dfs_common::limits::WIRE_FRAME_BYTES;
+use dfs_common::{ErrorKind, FsError, FsResult};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use tokio::sync::oneshot;
+
+const WITH_PEER: u8 = 0;
+const WITH_SOURCE: u8 = 1;
+const ENDED: u8 = 2;
+
+/// What is known of an upload from outside of its stream.
+#[derive(Default)]
+pub(super) struct Progress {
+    pieces: AtomicU64,
+    state: AtomicU8,
+}
+
+impl Progress {
+    /// Grows whenever the connection took another piece.
+    pub(super) fn pieces(&self) -> u64 {
+        self.pieces.load(Ordering::Relaxed)
+    }
+    /// The content's source is waited for, so the peer is not to blame.
+    pub(super) fn waits_for_source(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == WITH_SOURCE
+    }
+    /// Everything was handed to the connection.
+    pub(super) fn ended(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == ENDED
+    }
+}
+
+/// The messages of one write: the head, then the content in pieces with their checksums.
+pub(super) struct Upload {
+    head: Option<WriteChunkHead>,
+    content: BoxStream<'static, FsResult<Bytes>>,
+    /// What the source gave and was not sent yet.
+    rest: Bytes,
+    /// Content that the description still promises.
+    missing: u64,
+    progress: Arc<Progress>,
+    failed: Option<oneshot::Sender<FsError>>,
+}
+
+impl Upload {
+    /// The upload, its progress, and where an error of the content arrives.
+    pub(super) fn new(
+        head: WriteChunkHead,
+        content: BoxStream<'static, FsResult<Bytes>>,
+    ) -> (Self, Arc<Progress>, oneshot::Receiver<FsError>) {
+        let (failed, failure) = oneshot::channel();
+        let progress = Arc::new(Progress::default());
+        let upload = Upload {
+            missing: head.description.length,
+            head: Some(head),
+            content,
+            rest: Bytes::new(),
+            progress: progress.clone(),
+            failed: Some(failed),
+        };
+        (upload, progress, failure)
+    }
+
+    fn fail(&mut self, error: FsError) -> Poll<Option<WriteChunkRequest>> {
+        if let Some(failed) = self.failed.take() {
+            // Without a receiver the call was dropped, and this stream is about to be.
+            let _ = failed.send(error);
+        }
+        Poll::Pending
+    }
+
+    fn next_piece(&mut self) -> WriteChunkRequest {
+        let piece = self.rest.split_to(self.rest.len().min(WIRE_FRAME_BYTES));
+        self.progress.pieces.fetch_add(1, Ordering::Relaxed);
+        message(Part::Piece(piece_to_wire(piece)))
+    }
+}
+
+fn message(part: Part) -> WriteChunkRequest {
+    WriteChunkRequest { part: Some(part) }
+}
+
+impl Stream for Upload {
+    type Item = WriteChunkRequest;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<WriteChunkRequest>> {
+        let this = &mut *self;
+        if let Some(head) = this.head.take() {
+            return Poll::Ready(Some(message(Part::Header(write_chunk_head_to_wire(&head)))));
+        }
+        if this.failed.is_none() {
+            return Poll::Pending;
+        }
+        while this.rest.is_empty() {
+            this.progress.state.store(WITH_SOURCE, Ordering::Relaxed);
+            match std::task::ready!(this.content.poll_next_unpin(cx)) {
+                Some(Ok(bytes)) if bytes.len() as u64 > this.missing => {
+                    return this.fail(wrong_length("more"));
+                }
+                Some(Ok(bytes)) => {
+                    this.missing -= bytes.len() as u64;
+                    this.rest = bytes;
+                }
+                Some(Err(error)) => return this.fail(error),
+                None if this.missing > 0 => return this.fail(wrong_length("less")),
+                None => {
+                    this.progress.state.store(ENDED, Ordering::Relaxed);
+                    return Poll::Ready(None);
+                }
+            }
+        }
+        this.progress.state.store(WITH_PEER, Ordering::Relaxed);
+        Poll::Ready(Some(this.next_piece()))
+    }
+}
+
+fn wrong_length(than: &str) -> FsError {
+    FsError::new(
+        ErrorKind::Corrupt,
+        format!("there is {than} content of the chunk than its description says"),
+    )
+}
