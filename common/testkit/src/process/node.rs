@@ -1,0 +1,207 @@
+//! One server process: a coordinator or a datanode with its data directory, address and log.
+//!
+//! Invariant: a node that is started again has the address and the data it had; it counts as running only after it
+//! said that it is ready.
+
+use super::binaries::{Binaries, Program};
+use super::command::{ends_within, tail};
+use super::deadline::until;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::Duration;
+
+/// From start to the ready line.
+const READY: Duration = Duration::from_secs(60);
+/// From SIGTERM to the end; the server itself allows 30 s.
+const STOP: Duration = Duration::from_secs(45);
+/// From SIGKILL to the end.
+const KILL: Duration = Duration::from_secs(20);
+/// Below the range from which the kernel takes ports of outgoing connections, so that a stopped node's port stays free.
+const PORTS: std::ops::Range<u16> = 15_000..31_000;
+/// Free ports tried before giving up.
+const PORT_ATTEMPTS: usize = 20;
+
+/// A server process and what it leaves when it stops. Killed when dropped.
+#[derive(Debug)]
+pub struct Node {
+    name: String,
+    /// Arguments before `--data`.
+    role: Vec<String>,
+    binaries: Binaries,
+    dir: PathBuf,
+    data: PathBuf,
+    address: Option<String>,
+    child: Option<Child>,
+}
+
+impl Node {
+    /// A node that has not been started; `dir` holds its log and its data.
+    pub(super) fn new(binaries: &Binaries, name: &str, dir: PathBuf, role: Vec<String>) -> Self {
+        let data = dir.join("data");
+        Node {
+            name: name.to_owned(),
+            role,
+            binaries: binaries.clone(),
+            dir,
+            data,
+            address: None,
+            child: None,
+        }
+    }
+
+    /// Its name: `coordinator`, `datanode-1`, ...
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its data directory.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// `HOST:PORT` it has had since its first start.
+    ///
+    /// # Panics
+    /// When it was never started.
+    pub fn address(&self) -> &str {
+        self.address.as_deref().expect("the node was started")
+    }
+
+    /// The id of its process while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Everything it logged, over all its starts.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.dir.join("log")).unwrap_or_default()).into_owned()
+    }
+
+    /// Starts it and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it runs already, ends instead or is not ready in time, with the end of its log.
+    pub fn start(&mut self) {
+        assert!(self.child.is_none(), "{} runs already", self.name);
+        for _ in 0..PORT_ATTEMPTS {
+            let listen = self.address.clone().unwrap_or_else(free_address);
+            let before = self.log().len();
+            let mut child = self.spawn(&listen);
+            match self.ready(&mut child) {
+                Some(address) => {
+                    assert_eq!(address, listen, "{} listens where it was told to", self.name);
+                    self.address = Some(address);
+                    self.child = Some(child);
+                    return;
+                }
+                None => {
+                    let log = self.log();
+                    // A stranger may have taken the port since it was found free.
+                    let taken = self.address.is_none() && log[before.min(log.len())..].contains("in use");
+                    assert!(taken, "{} did not start: {}", self.name, tail(&log, 4000));
+                }
+            }
+        }
+        panic!("{}: no free port in {PORT_ATTEMPTS} attempts", self.name);
+    }
+
+    /// Kills it as a crash does.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn kill(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.wait_killed();
+    }
+
+    /// Stops it in good order.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        let mut child = self
+            .child
+            .take()
+            .unwrap_or_else(|| panic!("{} does not run", self.name));
+        ends_within(&mut child, STOP)
+            .unwrap_or_else(|| panic!("{} did not stop: {}", self.name, tail(&self.log(), 4000)))
+    }
+
+    /// Suspends it, as a machine that hangs; SIGCONT lets it go on.
+    pub fn suspend(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    pub(super) fn signal(&self, signal: Signal) {
+        let pid = self.pid().unwrap_or_else(|| panic!("{} does not run", self.name));
+        kill(Pid::from_raw(pid as i32), signal).expect("a child that was not waited for has its pid");
+    }
+
+    pub(super) fn wait_killed(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let ended = ends_within(&mut child, KILL).is_some();
+            assert!(ended, "{} did not end after SIGKILL", self.name);
+        }
+    }
+
+    fn spawn(&self, listen: &str) -> Child {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.join("log"));
+        let ready = File::create(self.dir.join("ready"));
+        self.binaries
+            .command(Program::Server)
+            .args(&self.role)
+            .arg("--data")
+            .arg(&self.data)
+            .args(["--listen", listen])
+            .stdin(Stdio::null())
+            .stdout(ready.expect("the node's directory is writable"))
+            .stderr(log.expect("the node's directory is writable"))
+            .spawn()
+            .unwrap_or_else(|error| panic!("{} cannot be started: {error}", self.name))
+    }
+
+    /// The address of its ready line; `None` when it ended instead.
+    fn ready(&self, child: &mut Child) -> Option<String> {
+        let what = format!("ready line of {}", self.name);
+        until(&what, READY, || {
+            let text = fs::read_to_string(self.dir.join("ready")).unwrap_or_default();
+            if let Some((line, _)) = text.split_once('\n') {
+                let address = line.strip_prefix("listening on ");
+                return Some(Some(
+                    address.unwrap_or_else(|| panic!("{what}: {line:?}")).to_owned(),
+                ));
+            }
+            matches!(child.try_wait(), Ok(Some(_))).then_some(None)
+        })
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// An address of the loopback device on which nothing listens now.
+fn free_address() -> String {
+    let span = PORTS.end - PORTS.start;
+    let address = (0..1000).map(|_| format!("127.0.0.1:{}", PORTS.start + rand::random::<u16>() % span));
+    let mut free = address.filter(|address| TcpListener::bind(address).is_ok());
+    free.next().expect("a port is free")
+}
