@@ -102,3 +102,7 @@ pub const CHUNK_CHANNELS_MAX: usize = 256;
 pub const CONNECTION_STREAMS_MAX: u32 = 1024;
 /// A server gives up a chunk upload from which no piece arrives for this long.
 pub const UPLOAD_STALL: Duration = Duration::from_secs(30);
+/// Framed connections of one server.
+pub const CONNECTIONS_MAX: usize = 16_384;
+/// Calls in flight on one framed connection; further ones wait.
+pub const FRAMED_CALLS_MAX: usize = 256;

@@ -4,7 +4,9 @@
 //! Whatever arrives is checked here, once: behind [`convert`] every value keeps the bounds of `dfs_common::limits`.
 
 pub mod convert;
+pub mod framed;
 pub mod grpc;
+pub mod metadata;
 pub mod status;
 
 /// Generated from `proto/dfs/v1/*.proto`; the comments there are the wire contract.

@@ -1,0 +1,81 @@
+//! The receiving half of a connection.
+
+use super::frame::{Frame, PREFACE};
+use super::writer::broken;
+use bytes::BytesMut;
+use dfs_common::{ErrorKind, FsError, FsResult};
+use std::io::ErrorKind as IoErrorKind;
+use tokio::net::TcpStream;
+
+/// Read at once if the sender has that much.
+const READ_BYTES: usize = 64 << 10;
+
+/// Cuts frames out of what a socket receives.
+pub(super) struct FrameReader {
+    buffer: BytesMut,
+}
+
+fn closed() -> FsError {
+    FsError::new(ErrorKind::Unavailable, "the peer closed the connection")
+}
+
+impl FrameReader {
+    /// A reader that has nothing yet.
+    pub(super) fn new() -> Self {
+        FrameReader {
+            buffer: BytesMut::new(),
+        }
+    }
+
+    /// Receives the peer's preface.
+    ///
+    /// # Errors
+    /// `UnknownVersion` if it is another one, `Unavailable` if the connection ends before.
+    pub(super) async fn preface(&mut self, stream: &TcpStream) -> FsResult<()> {
+        while self.buffer.len() < PREFACE.len() {
+            match self.fill(stream).await {
+                Ok(()) => {}
+                Err(_) if !PREFACE.starts_with(&self.buffer) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        let length = PREFACE.len().min(self.buffer.len());
+        let preface = self.buffer.split_to(length);
+        if preface[..] == PREFACE {
+            return Ok(());
+        }
+        Err(FsError::new(
+            ErrorKind::UnknownVersion,
+            "the peer does not speak this version of the framed protocol: run the same release on both sides",
+        ))
+    }
+
+    /// The next frame. Cancel-safe.
+    ///
+    /// # Errors
+    /// `Unavailable` if the connection ends, `Invalid` if something else than frames arrives.
+    pub(super) async fn next(&mut self, stream: &TcpStream) -> FsResult<Frame> {
+        loop {
+            if let Some(frame) = Frame::take(&mut self.buffer)? {
+                return Ok(frame);
+            }
+            self.fill(stream).await?;
+        }
+    }
+
+    async fn fill(&mut self, stream: &TcpStream) -> FsResult<()> {
+        loop {
+            if self.buffer.capacity() - self.buffer.len() < 4096 {
+                self.buffer.reserve(READ_BYTES);
+            }
+            match stream.try_read_buf(&mut self.buffer) {
+                Ok(0) => return Err(closed()),
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == IoErrorKind::WouldBlock => {
+                    stream.readable().await.map_err(|error| broken(&error))?;
+                }
+                Err(error) => return Err(broken(&error)),
+            }
+        }
+    }
+}
