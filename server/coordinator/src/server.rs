@@ -8,7 +8,9 @@ use crate::service::CoordinatorService;
 use dfs_common::clock::{Clock, SystemClock};
 use dfs_common::service::MetadataService;
 use dfs_common::{ClusterId, ErrorKind, FsError, FsResult};
+use dfs_proto::framed;
 use dfs_proto::grpc::{MetadataGrpcServer, tuned_server};
+use dfs_proto::metadata::MetadataHandler;
 use dfs_proto::v1::admin_server::AdminServer;
 use dfs_proto::v1::cluster_server::ClusterServer;
 use std::net::SocketAddr;
@@ -17,7 +19,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
+use tokio_util::task::TaskTracker;
 
 /// How long running calls may take to finish at shutdown.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
@@ -30,6 +32,8 @@ pub struct Coordinator {
     cluster: ClusterId,
     service: Arc<CoordinatorService>,
     stop: CancellationToken,
+    /// Framed connections and the calls on them.
+    connections: TaskTracker,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
 }
 
@@ -62,7 +66,9 @@ impl Coordinator {
             .add_service(MetadataGrpcServer::new(service.clone()).into_service())
             .add_service(ClusterServer::new(ClusterService::new(service.clone())))
             .add_service(AdminServer::new(AdminService::new(service.clone())));
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let connections = TaskTracker::new();
+        let handler = Arc::new(MetadataHandler::new(service.clone()));
+        let incoming = framed::split(listener, handler, connections.clone(), stop.clone());
         let server = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stopped.cancelled_owned()));
         tracing::info!(%address, %cluster, "coordinator serves");
         Ok(Coordinator {
@@ -70,6 +76,7 @@ impl Coordinator {
             cluster,
             service,
             stop,
+            connections,
             server,
         })
     }
@@ -114,7 +121,9 @@ impl Coordinator {
             core.workers.stop().await;
             core.applier.stop().await;
         }
-        if tokio::time::timeout(DRAIN_DEADLINE, &mut server).await.is_err() {
+        self.connections.close();
+        let ended = async { tokio::join!(&mut server, self.connections.wait()) };
+        if tokio::time::timeout(DRAIN_DEADLINE, ended).await.is_err() {
             server.abort();
         }
         let Some(core) = core else { return };
