@@ -28,7 +28,11 @@ impl FsPath {
     }
     /// The bytes a system call takes, relative to the root; `.` for the root.
     pub fn relative(&self) -> Vec<u8> {
-        if self.0.is_empty() { b".".to_vec() } else { self.0.join(&b'/') }
+        if self.0.is_empty() {
+            b".".to_vec()
+        } else {
+            self.0.join(&b'/')
+        }
     }
 }
 
@@ -66,61 +70,160 @@ pub struct OpenHow {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the fields are the arguments of the system call of the variant's name
 pub enum Call {
-    Mkdir { path: FsPath, mode: u32 },
-    Mknod { path: FsPath, kind: FileKind, mode: u32, rdev: u32 },
-    Symlink { path: FsPath, target: Vec<u8> },
-    Link { from: FsPath, to: FsPath },
-    Unlink { path: FsPath },
-    Rmdir { path: FsPath },
-    Rename { from: FsPath, to: FsPath, mode: RenameMode },
-    Open { slot: Slot, path: FsPath, how: OpenHow, mode: u32 },
-    Close { slot: Slot },
-    Read { slot: Slot, offset: u64, length: u32 },
+    Mkdir {
+        path: FsPath,
+        mode: u32,
+    },
+    Mknod {
+        path: FsPath,
+        kind: FileKind,
+        mode: u32,
+        rdev: u32,
+    },
+    Symlink {
+        path: FsPath,
+        target: Vec<u8>,
+    },
+    Link {
+        from: FsPath,
+        to: FsPath,
+    },
+    Unlink {
+        path: FsPath,
+    },
+    Rmdir {
+        path: FsPath,
+    },
+    Rename {
+        from: FsPath,
+        to: FsPath,
+        mode: RenameMode,
+    },
+    Open {
+        slot: Slot,
+        path: FsPath,
+        how: OpenHow,
+        mode: u32,
+    },
+    Close {
+        slot: Slot,
+    },
+    Read {
+        slot: Slot,
+        offset: u64,
+        length: u32,
+    },
     /// `pattern` determines the bytes: see [`pattern_bytes`].
-    Write { slot: Slot, offset: u64, length: u32, pattern: u8 },
-    Fsync { slot: Slot },
-    Ftruncate { slot: Slot, size: u64 },
-    Fstat { slot: Slot },
-    Stat { path: FsPath },
-    Readlink { path: FsPath },
-    Readdir { path: FsPath },
-    Chmod { path: FsPath, mode: u32 },
-    Chown { path: FsPath, uid: Option<u32>, gid: Option<u32> },
-    Truncate { path: FsPath, size: u64 },
-    Utimens { path: FsPath, atime: Option<SetTime>, mtime: Option<SetTime> },
-    Setxattr { path: FsPath, name: Vec<u8>, value: Vec<u8>, mode: XattrMode },
-    Getxattr { path: FsPath, name: Vec<u8> },
-    Listxattr { path: FsPath },
-    Removexattr { path: FsPath, name: Vec<u8> },
+    Write {
+        slot: Slot,
+        offset: u64,
+        length: u32,
+        pattern: u8,
+    },
+    Fsync {
+        slot: Slot,
+    },
+    Ftruncate {
+        slot: Slot,
+        size: u64,
+    },
+    Fstat {
+        slot: Slot,
+    },
+    Stat {
+        path: FsPath,
+    },
+    Readlink {
+        path: FsPath,
+    },
+    Readdir {
+        path: FsPath,
+    },
+    Chmod {
+        path: FsPath,
+        mode: u32,
+    },
+    Chown {
+        path: FsPath,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    },
+    Truncate {
+        path: FsPath,
+        size: u64,
+    },
+    Utimens {
+        path: FsPath,
+        atime: Option<SetTime>,
+        mtime: Option<SetTime>,
+    },
+    Setxattr {
+        path: FsPath,
+        name: Vec<u8>,
+        value: Vec<u8>,
+        mode: XattrMode,
+    },
+    Getxattr {
+        path: FsPath,
+        name: Vec<u8>,
+    },
+    Listxattr {
+        path: FsPath,
+    },
+    Removexattr {
+        path: FsPath,
+        name: Vec<u8>,
+    },
 }
 
 impl Call {
-    /// The paths whose attributes the call may have changed, parents included.
-    pub fn touched(&self) -> Vec<FsPath> {
-        let mut paths = Vec::new();
-        let mut add = |path: &FsPath| {
-            paths.push(path.clone());
-            paths.push(path.parent());
-        };
+    /// The paths that the call names.
+    pub fn paths(&self) -> Vec<&FsPath> {
         match self {
-            Call::Link { from, to } | Call::Rename { from, to, .. } => {
-                add(from);
-                add(to);
-            }
+            Call::Link { from, to } | Call::Rename { from, to, .. } => vec![from, to],
             Call::Mkdir { path, .. }
             | Call::Mknod { path, .. }
             | Call::Symlink { path, .. }
             | Call::Unlink { path }
             | Call::Rmdir { path }
             | Call::Open { path, .. }
+            | Call::Stat { path }
+            | Call::Readlink { path }
+            | Call::Readdir { path }
             | Call::Chmod { path, .. }
             | Call::Chown { path, .. }
             | Call::Truncate { path, .. }
             | Call::Utimens { path, .. }
             | Call::Setxattr { path, .. }
-            | Call::Removexattr { path, .. } => add(path),
-            _ => {}
+            | Call::Getxattr { path, .. }
+            | Call::Listxattr { path }
+            | Call::Removexattr { path, .. } => vec![path],
+            Call::Close { .. }
+            | Call::Read { .. }
+            | Call::Write { .. }
+            | Call::Fsync { .. }
+            | Call::Ftruncate { .. }
+            | Call::Fstat { .. } => Vec::new(),
         }
+    }
+
+    /// The paths whose attributes the call may have changed, parents included.
+    pub fn touched(&self) -> Vec<FsPath> {
+        if matches!(
+            self,
+            Call::Stat { .. }
+                | Call::Readlink { .. }
+                | Call::Readdir { .. }
+                | Call::Getxattr { .. }
+                | Call::Listxattr { .. }
+        ) {
+            return Vec::new();
+        }
+        let mut paths: Vec<FsPath> = self
+            .paths()
+            .into_iter()
+            .flat_map(|path| [path.clone(), path.parent()])
+            .collect();
         paths.sort();
         paths.dedup();
         paths
@@ -132,7 +235,10 @@ pub fn pattern_bytes(pattern: u8, offset: u64, length: u32) -> Vec<u8> {
     (0..u64::from(length))
         .map(|i| {
             let at = offset + i;
-            ((at ^ (at >> 8) ^ (at >> 16)) as u8).wrapping_mul(31).wrapping_add(pattern) | 1
+            ((at ^ (at >> 8) ^ (at >> 16)) as u8)
+                .wrapping_mul(31)
+                .wrapping_add(pattern)
+                | 1
         })
         .collect()
 }
@@ -206,12 +312,15 @@ impl fmt::Debug for Outcome {
             Outcome::Bytes(bytes) => write!(f, "{} bytes: {}", bytes.len(), bytes.escape_ascii()),
             Outcome::Count(count) => write!(f, "{count} bytes written"),
             Outcome::Entries(entries) => {
-                let names = entries.iter().map(|(name, kind)| (FsPath(vec![name.clone()]), kind));
+                let names = entries
+                    .iter()
+                    .map(|(name, kind)| (FsPath(vec![name.clone()]), kind));
                 f.debug_map().entries(names).finish()
             }
-            Outcome::Names(names) => {
-                f.debug_set().entries(names.iter().map(|name| name.escape_ascii().to_string())).finish()
-            }
+            Outcome::Names(names) => f
+                .debug_set()
+                .entries(names.iter().map(|name| name.escape_ascii().to_string()))
+                .finish(),
         }
     }
 }

@@ -20,16 +20,32 @@ impl Content {
     /// Up to `length` bytes from `offset`; short only at the end of the file.
     pub fn read(&self, offset: u64, length: usize) -> Vec<u8> {
         let end = self.size.min(offset.saturating_add(length as u64));
-        (offset..end.max(offset))
-            .map(|at| self.pages.get(&(at / PAGE)).map_or(0, |page| page[(at % PAGE) as usize]))
-            .collect()
+        let mut bytes = vec![0; end.saturating_sub(offset) as usize];
+        let mut at = offset;
+        while at < end {
+            let within = (at % PAGE) as usize;
+            let count = (PAGE - at % PAGE).min(end - at) as usize;
+            if let Some(page) = self.pages.get(&(at / PAGE)) {
+                let start = (at - offset) as usize;
+                bytes[start..start + count].copy_from_slice(&page[within..within + count]);
+            }
+            at += count as u64;
+        }
+        bytes
     }
 
     /// Writes `bytes` at `offset`, growing the file.
     pub fn write(&mut self, offset: u64, bytes: &[u8]) {
-        for (at, byte) in (offset..).zip(bytes) {
-            let page = self.pages.entry(at / PAGE).or_insert_with(|| vec![0; PAGE as usize]);
-            page[(at % PAGE) as usize] = *byte;
+        let (mut at, mut rest) = (offset, bytes);
+        while !rest.is_empty() {
+            let within = (at % PAGE) as usize;
+            let (now, later) = rest.split_at(rest.len().min(PAGE as usize - within));
+            let page = self
+                .pages
+                .entry(at / PAGE)
+                .or_insert_with(|| vec![0; PAGE as usize]);
+            page[within..within + now.len()].copy_from_slice(now);
+            (at, rest) = (at + now.len() as u64, later);
         }
         if !bytes.is_empty() {
             self.size = self.size.max(offset + bytes.len() as u64);

@@ -44,8 +44,18 @@ impl Model {
             }
             None => return Err(libc::ENOENT),
         };
-        let OpenHow { read, write, append, .. } = how;
-        self.opened.insert(slot, OpenFile { ino, read, write, append });
+        let OpenHow {
+            read, write, append, ..
+        } = how;
+        self.opened.insert(
+            slot,
+            OpenFile {
+                ino,
+                read,
+                write,
+                append,
+            },
+        );
         Ok(Outcome::Done)
     }
 
@@ -53,11 +63,9 @@ impl Model {
         let inode = self.inode(ino);
         match inode.kind() {
             FileKind::Directory if how.create || how.write => return Err(libc::EISDIR),
+            _ if how.create && self.protected_in_sticky(who, ino, path) => return Err(libc::EACCES),
             FileKind::Symlink => return Err(libc::ELOOP),
             _ => {}
-        }
-        if how.create && inode.kind() == FileKind::File && self.protected_in_sticky(who, ino, path) {
-            return Err(libc::EACCES);
         }
         let mut wanted = 0;
         if how.read {
@@ -69,14 +77,17 @@ impl Model {
         permission::check(inode, who, wanted)
     }
 
-    /// `fs.protected_regular` of proc_sys_fs(5).
+    /// `fs.protected_regular` of proc_sys_fs(5), and what Linux does likewise for links.
     fn protected_in_sticky(&self, who: &Caller, ino: u64, path: &FsPath) -> bool {
         let root = Caller::root();
         let Ok((parent, _)) = self.parent_of(&root, path) else {
             return false;
         };
         let (directory, file) = (self.inode(parent), self.inode(ino));
-        let level = self.rules.protected_regular;
+        let level = match file.kind() {
+            FileKind::File => self.rules.protected_regular,
+            _ => u32::from(self.rules.protected_special),
+        };
         level > 0
             && directory.mode & libc::S_ISVTX != 0
             && file.uid != directory.uid
@@ -112,7 +123,9 @@ impl Model {
         length: u32,
         pattern: u8,
     ) -> Answer {
-        let OpenFile { ino, write, append, .. } = self.open_file(slot)?.clone();
+        let OpenFile {
+            ino, write, append, ..
+        } = self.open_file(slot)?.clone();
         if !write {
             return Err(libc::EBADF);
         }

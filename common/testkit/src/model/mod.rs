@@ -1,7 +1,7 @@
 //! Reference model of a POSIX file system as Linux has it: simple, in memory, single-threaded, obviously right.
 //!
 //! Written from POSIX.1-2017 and the Linux manual pages (path_resolution(7), inode(7), xattr(7) and those of the
-//! calls), and proved against ext4 by `tests/model_local.rs`. It shares no code with the coordinator: where both agree,
+//! calls), and proved against ext4 by `tests/model_agrees_with_local.rs`. It shares no code with the coordinator: where both agree,
 //! two independent readings of the standard agree.
 
 mod attributes;
@@ -28,6 +28,9 @@ pub struct Rules {
     pub protected_hardlinks: bool,
     /// `fs.protected_regular`: opening others' files with `O_CREAT` in sticky directories is refused.
     pub protected_regular: u32,
+    /// Opening others' links and special files with `O_CREAT` in sticky directories that all may write is refused, whatever
+    /// the settings.
+    pub protected_special: bool,
     /// Reading may move the access time (the local file system does so, depending on its mount options).
     pub access_time_on_read: bool,
 }
@@ -44,6 +47,7 @@ impl Rules {
         Rules {
             protected_hardlinks: read("protected_hardlinks") != 0,
             protected_regular: read("protected_regular"),
+            protected_special: true,
             access_time_on_read: true,
         }
     }
@@ -52,9 +56,15 @@ impl Rules {
 #[derive(Clone, Debug)]
 enum Body {
     File(Content),
-    Directory { entries: BTreeMap<Vec<u8>, u64>, parent: u64 },
+    Directory {
+        entries: BTreeMap<Vec<u8>, u64>,
+        parent: u64,
+    },
     Symlink(Vec<u8>),
-    Special { kind: FileKind, rdev: u32 },
+    Special {
+        kind: FileKind,
+        rdev: u32,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -104,10 +114,23 @@ pub struct Model {
 impl Model {
     /// An empty file system under these rules.
     pub fn new(rules: Rules) -> Self {
-        let mut model =
-            Model { inodes: BTreeMap::new(), opened: BTreeMap::new(), next_ino: ROOT, tick: 0, rules };
+        let mut model = Model {
+            inodes: BTreeMap::new(),
+            opened: BTreeMap::new(),
+            next_ino: ROOT,
+            tick: 0,
+            rules,
+        };
         let entries = BTreeMap::new();
-        model.insert(Body::Directory { entries, parent: ROOT }, 0o777, 0, 0);
+        model.insert(
+            Body::Directory {
+                entries,
+                parent: ROOT,
+            },
+            0o777,
+            0,
+            0,
+        );
         model
     }
 
@@ -118,20 +141,38 @@ impl Model {
     fn insert(&mut self, body: Body, mode: u32, uid: u32, gid: u32) -> u64 {
         let ino = self.next_ino;
         self.next_ino += 1;
-        let nlink = if matches!(body, Body::Directory { .. }) { 2 } else { 1 };
+        let nlink = if matches!(body, Body::Directory { .. }) {
+            2
+        } else {
+            1
+        };
         let now = self.now();
         let xattrs = BTreeMap::new();
-        let inode = Inode { body, mode, uid, gid, nlink, atime: now, mtime: now, ctime: now, xattrs };
+        let inode = Inode {
+            body,
+            mode,
+            uid,
+            gid,
+            nlink,
+            atime: now,
+            mtime: now,
+            ctime: now,
+            xattrs,
+        };
         self.inodes.insert(ino, inode);
         ino
     }
 
     fn inode(&self, ino: u64) -> &Inode {
-        self.inodes.get(&ino).expect("names and open files refer to existing inodes")
+        self.inodes
+            .get(&ino)
+            .expect("names and open files refer to existing inodes")
     }
 
     fn inode_mut(&mut self, ino: u64) -> &mut Inode {
-        self.inodes.get_mut(&ino).expect("names and open files refer to existing inodes")
+        self.inodes
+            .get_mut(&ino)
+            .expect("names and open files refer to existing inodes")
     }
 
     fn entries(&self, ino: u64) -> Option<&BTreeMap<Vec<u8>, u64>> {
@@ -172,7 +213,10 @@ impl Model {
         if name.len() > 255 {
             return Err(libc::ENAMETOOLONG);
         }
-        Ok(self.entries(directory).and_then(|entries| entries.get(name)).copied())
+        Ok(self
+            .entries(directory)
+            .and_then(|entries| entries.get(name))
+            .copied())
     }
 
     fn may_search(&self, who: &Caller, directory: u64) -> Result<(), i32> {
@@ -216,7 +260,11 @@ impl Model {
 
     /// Every directory's path, the root first, in a stable order.
     pub fn directories(&self) -> Vec<FsPath> {
-        self.paths().into_iter().filter(|(_, kind)| *kind == FileKind::Directory).map(|(path, _)| path).collect()
+        self.paths()
+            .into_iter()
+            .filter(|(_, kind)| *kind == FileKind::Directory)
+            .map(|(path, _)| path)
+            .collect()
     }
 
     /// Every path with its kind, the root first, in a stable order.
@@ -237,6 +285,49 @@ impl Model {
         found
     }
 
+    /// What is at `path`, whoever may see it.
+    pub fn kind_at(&self, path: &FsPath) -> Option<FileKind> {
+        self.resolve(&Caller::root(), path)
+            .ok()
+            .map(|ino| self.inode(ino).kind())
+    }
+
+    /// False for calls that the model says nothing of: paths through a symbolic link, changes of the root's
+    /// own name, changes of times or owners that name none, and opening anything but a regular file, unless that must fail.
+    pub fn defines(&self, call: &Call) -> bool {
+        let through_link = |path: &FsPath| {
+            let above = (1..path.0.len()).map(|length| FsPath(path.0[..length].to_vec()));
+            above
+                .into_iter()
+                .any(|path| self.kind_at(&path) == Some(FileKind::Symlink))
+        };
+        if call.paths().into_iter().any(through_link) {
+            return false;
+        }
+        match call {
+            Call::Mkdir { path, .. }
+            | Call::Mknod { path, .. }
+            | Call::Symlink { path, .. }
+            | Call::Unlink { path }
+            | Call::Rmdir { path } => !path.0.is_empty(),
+            Call::Link { from, to } | Call::Rename { from, to, .. } => !from.0.is_empty() && !to.0.is_empty(),
+            Call::Utimens {
+                atime: None,
+                mtime: None,
+                ..
+            }
+            | Call::Chown {
+                uid: None, gid: None, ..
+            } => false,
+            Call::Open { path, how, .. } => match self.kind_at(path) {
+                Some(FileKind::Directory) => how.create || how.write,
+                Some(FileKind::File | FileKind::Symlink) | None => true,
+                Some(_) => how.create && how.exclusive,
+            },
+            _ => true,
+        }
+    }
+
     /// The open slots.
     pub fn slots(&self) -> Vec<Slot> {
         self.opened.keys().copied().collect()
@@ -245,7 +336,12 @@ impl Model {
     fn answer(&mut self, who: &Caller, call: &Call) -> Answer {
         match call {
             Call::Mkdir { path, mode } => self.mkdir(who, path, *mode),
-            Call::Mknod { path, kind, mode, rdev } => self.mknod(who, path, *kind, *mode, *rdev),
+            Call::Mknod {
+                path,
+                kind,
+                mode,
+                rdev,
+            } => self.mknod(who, path, *kind, *mode, *rdev),
             Call::Symlink { path, target } => self.symlink(who, path, target),
             Call::Link { from, to } => self.link(who, from, to),
             Call::Unlink { path } => self.unlink(who, path),
@@ -253,12 +349,20 @@ impl Model {
             Call::Rename { from, to, mode } => self.rename(who, from, to, *mode),
             Call::Readlink { path } => self.readlink(who, path),
             Call::Readdir { path } => self.readdir(who, path),
-            Call::Open { slot, path, how, mode } => self.open(who, *slot, path, *how, *mode),
+            Call::Open {
+                slot,
+                path,
+                how,
+                mode,
+            } => self.open(who, *slot, path, *how, *mode),
             Call::Close { slot } => self.close(*slot),
             Call::Read { slot, offset, length } => self.read(*slot, *offset, *length),
-            Call::Write { slot, offset, length, pattern } => {
-                self.write(who, *slot, *offset, *length, *pattern)
-            }
+            Call::Write {
+                slot,
+                offset,
+                length,
+                pattern,
+            } => self.write(who, *slot, *offset, *length, *pattern),
             Call::Fsync { slot } => self.open_file(*slot).map(|_| Outcome::Done),
             Call::Ftruncate { slot, size } => self.ftruncate(who, *slot, *size),
             Call::Fstat { slot } => Ok(Outcome::Stat(self.stat(self.open_file(*slot)?.ino))),
@@ -267,7 +371,12 @@ impl Model {
             Call::Chown { path, uid, gid } => self.chown(who, path, *uid, *gid),
             Call::Truncate { path, size } => self.truncate(who, path, *size),
             Call::Utimens { path, atime, mtime } => self.utimens(who, path, *atime, *mtime),
-            Call::Setxattr { path, name, value, mode } => self.setxattr(who, path, name, value, *mode),
+            Call::Setxattr {
+                path,
+                name,
+                value,
+                mode,
+            } => self.setxattr(who, path, name, value, *mode),
             Call::Getxattr { path, name } => self.getxattr(who, path, name),
             Call::Listxattr { path } => self.listxattr(who, path),
             Call::Removexattr { path, name } => self.removexattr(who, path, name),

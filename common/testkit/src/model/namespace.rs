@@ -57,7 +57,10 @@ impl Model {
     pub(super) fn mkdir(&mut self, who: &Caller, path: &FsPath, mode: u32) -> Answer {
         let (parent, name) = self.vacant(who, path)?;
         self.may_add(who, parent)?;
-        let body = Body::Directory { entries: BTreeMap::new(), parent };
+        let body = Body::Directory {
+            entries: BTreeMap::new(),
+            parent,
+        };
         self.make(who, parent, name, body, mode & 0o1777);
         Ok(Outcome::Done)
     }
@@ -78,7 +81,10 @@ impl Model {
         }
         let body = match kind {
             FileKind::File => Body::File(Default::default()),
-            kind => Body::Special { kind, rdev: if device { rdev } else { 0 } },
+            kind => Body::Special {
+                kind,
+                rdev: if device { rdev } else { 0 },
+            },
         };
         self.make(who, parent, name, body, mode & 0o7777);
         Ok(Outcome::Done)
@@ -196,7 +202,11 @@ impl Model {
             return Err(libc::EINVAL);
         }
         if target.is_some_and(|target| self.contains(target, old_parent)) {
-            return Err(if mode == RenameMode::Exchange { libc::EINVAL } else { libc::ENOTEMPTY });
+            return Err(if mode == RenameMode::Exchange {
+                libc::EINVAL
+            } else {
+                libc::ENOTEMPTY
+            });
         }
         if target == Some(source) {
             return Ok(Outcome::Done); // two names of one file: nothing to do, by POSIX
@@ -221,7 +231,9 @@ impl Model {
             }
         }
         if mode != RenameMode::Exchange
-            && target.and_then(|target| self.entries(target)).is_some_and(|entries| !entries.is_empty())
+            && target
+                .and_then(|target| self.entries(target))
+                .is_some_and(|entries| !entries.is_empty())
         {
             return Err(libc::ENOTEMPTY);
         }
@@ -258,7 +270,10 @@ impl Model {
         let ino = self.resolve(who, path)?;
         let entries = self.entries(ino).ok_or(libc::ENOTDIR)?;
         permission::check(self.inode(ino), who, READ)?;
-        let listing = entries.iter().map(|(name, ino)| (name.clone(), self.inode(*ino).kind())).collect();
+        let listing = entries
+            .iter()
+            .map(|(name, ino)| (name.clone(), self.inode(*ino).kind()))
+            .collect();
         self.accessed(ino);
         Ok(Outcome::Entries(listing))
     }

@@ -13,7 +13,11 @@ pub(super) const SEARCH: u32 = 1;
 /// directory.
 pub(super) fn check(inode: &Inode, who: &Caller, wanted: u32) -> Result<(), i32> {
     let granted = if who.uid == 0 {
-        if inode.kind() == FileKind::Directory || inode.mode & 0o111 != 0 { 7 } else { 6 }
+        if inode.kind() == FileKind::Directory || inode.mode & 0o111 != 0 {
+            7
+        } else {
+            6
+        }
     } else if who.uid == inode.uid {
         inode.mode >> 6
     } else if who.in_group(inode.gid) {
@@ -21,7 +25,11 @@ pub(super) fn check(inode: &Inode, who: &Caller, wanted: u32) -> Result<(), i32>
     } else {
         inode.mode
     };
-    if granted & wanted == wanted { Ok(()) } else { Err(libc::EACCES) }
+    if granted & wanted == wanted {
+        Ok(())
+    } else {
+        Err(libc::EACCES)
+    }
 }
 
 /// Owner of the inode, or root.

@@ -17,7 +17,10 @@ fn permitted(inode: &Inode, who: &Caller, name: &[u8], writing: bool) -> Result<
             (_, false) => Err(libc::ENODATA),
         };
     }
+    let wanted = if writing { WRITE } else { READ };
     if !name.starts_with(b"user.") {
+        // The kernel asks for the permission before it looks for who might know the attribute.
+        permission::check(inode, who, wanted)?;
         return Err(libc::EOPNOTSUPP);
     }
     if !matches!(inode.kind(), FileKind::File | FileKind::Directory) {
@@ -27,10 +30,25 @@ fn permitted(inode: &Inode, who: &Caller, name: &[u8], writing: bool) -> Result<
     if sticky && writing && !permission::owns(inode, who) {
         return Err(libc::EPERM);
     }
-    permission::check(inode, who, if writing { WRITE } else { READ })
+    permission::check(inode, who, wanted)
 }
 
 impl Model {
+    /// Paths and names of all extended attributes.
+    pub fn attributes(&self) -> Vec<(FsPath, Vec<u8>)> {
+        let mut found = Vec::new();
+        for (path, _) in self.paths() {
+            let ino = self.resolve(&Caller::root(), &path).expect("it was just listed");
+            found.extend(
+                self.inode(ino)
+                    .xattrs
+                    .keys()
+                    .map(|name| (path.clone(), name.clone())),
+            );
+        }
+        found
+    }
+
     pub(super) fn setxattr(
         &mut self,
         who: &Caller,
@@ -54,12 +72,20 @@ impl Model {
     pub(super) fn getxattr(&mut self, who: &Caller, path: &FsPath, name: &[u8]) -> Answer {
         let inode = self.inode(self.resolve(who, path)?);
         permitted(inode, who, name, false)?;
-        inode.xattrs.get(name).cloned().map(Outcome::Bytes).ok_or(libc::ENODATA)
+        inode
+            .xattrs
+            .get(name)
+            .cloned()
+            .map(Outcome::Bytes)
+            .ok_or(libc::ENODATA)
     }
 
     pub(super) fn listxattr(&mut self, who: &Caller, path: &FsPath) -> Answer {
         let inode = self.inode(self.resolve(who, path)?);
-        let visible = inode.xattrs.keys().filter(|name| who.uid == 0 || !name.starts_with(b"trusted."));
+        let visible = inode
+            .xattrs
+            .keys()
+            .filter(|name| who.uid == 0 || !name.starts_with(b"trusted."));
         Ok(Outcome::Names(visible.cloned().collect()))
     }
 
