@@ -1,5 +1,7 @@
 //! What a broken or hostile peer may send is refused, with a sentence, before it costs anything.
 
+#![allow(clippy::unwrap_used)] // a test may fail
+
 use bytes::Bytes;
 use dfs_common::limits::*;
 use dfs_common::{ErrorKind, FsResult};

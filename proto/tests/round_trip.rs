@@ -1,5 +1,7 @@
 //! Every type survives the wire: value → message → bytes → message → value.
 
+#![allow(clippy::unwrap_used)] // a test may fail
+
 mod strategies;
 
 use dfs_common::ErrorKind;

@@ -5,8 +5,9 @@
 
 use crate::convert::check_address;
 use crate::status::from_status;
-use dfs_common::limits::CONNECTION_STREAMS_MAX;
+use dfs_common::limits::{CONNECTION_STREAMS_MAX, MESSAGE_BYTES_MAX};
 use dfs_common::{ErrorKind, FsError, FsResult};
+use prost::Message;
 use std::future::Future;
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint, Server};
@@ -24,6 +25,9 @@ const PEER_SILENCE: Duration = Duration::from_secs(5);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 /// Streams that clients gave up before the server saw them; above it a connection counts as hostile.
 const ABANDONED_STREAMS_MAX: usize = 1024;
+/// Streams that this side ended before the other did, over the life of a connection: uploads refused early (a full disk) and
+/// reads dropped early are many and no attack. Above it the connection is closed and made again.
+const ENDED_EARLY_STREAMS_MAX: usize = 1 << 20;
 
 /// A server builder with the windows, frames and keep-alives of DFS.
 pub fn tuned_server() -> Server {
@@ -33,6 +37,7 @@ pub fn tuned_server() -> Server {
         .max_frame_size(FRAME_BYTES_MAX)
         .max_concurrent_streams(CONNECTION_STREAMS_MAX)
         .http2_max_pending_accept_reset_streams(Some(ABANDONED_STREAMS_MAX))
+        .http2_max_local_error_reset_streams(Some(ENDED_EARLY_STREAMS_MAX))
         .http2_keepalive_interval(Some(PEER_SILENCE))
         .http2_keepalive_timeout(Some(PEER_SILENCE))
         .tcp_nodelay(true)
@@ -54,6 +59,7 @@ pub fn tuned_endpoint(address: &str) -> FsResult<Endpoint> {
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES_MAX)
+        .http2_max_local_error_reset_streams(ENDED_EARLY_STREAMS_MAX)
         .http2_keep_alive_interval(PEER_SILENCE)
         .keep_alive_timeout(PEER_SILENCE)
         .keep_alive_while_idle(true)
@@ -100,6 +106,20 @@ pub async fn within<T>(
         Ok(Err(status)) => Err(from_status(&status)),
         Err(_) => Err(timed_out(deadline)),
     }
+}
+
+/// Refuses a request that the server would refuse. tonic reports one only as a broken connection, which would be retried.
+pub(super) fn check_message_size(message: &impl Message) -> FsResult<()> {
+    let bytes = message.encoded_len();
+    if bytes > MESSAGE_BYTES_MAX {
+        return Err(FsError::new(
+            ErrorKind::TooBig,
+            format!(
+                "a message of {bytes} bytes is above the limit of {MESSAGE_BYTES_MAX}: send less at once"
+            ),
+        ));
+    }
+    Ok(())
 }
 
 /// The error of a call without an answer.

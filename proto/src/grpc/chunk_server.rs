@@ -121,7 +121,8 @@ impl Received {
         received.map(|message| required(message.part, "part")).transpose()
     }
 
-    /// The next piece of content; `None` when the upload is whole.
+    /// The next piece of content; `None` when the upload is whole. A client that went away looks here like one that has
+    /// finished (tonic ends a cancelled request's stream cleanly), so only the length tells.
     async fn piece(&mut self) -> FsResult<Option<Bytes>> {
         match self.part().await? {
             Some(Part::Piece(piece)) => {

@@ -1,6 +1,6 @@
 //! The metadata seam over a gRPC channel.
 
-use super::channel::{stub_channel, within};
+use super::channel::{check_message_size, stub_channel, within};
 use crate::metadata::{MetadataStub, MetadataTransport, Method};
 use dfs_common::FsResult;
 use dfs_common::limits::MESSAGE_BYTES_MAX;
@@ -46,6 +46,7 @@ impl MetadataTransport for GrpcTransport {
         Q: Message + 'static,
         R: Message + Default + 'static,
     {
+        check_message_size(&request)?;
         let mut client = self.client.clone();
         within(self.deadline, async move {
             let unreachable = |error: tonic::transport::Error| tonic::Status::from_error(error.into());
