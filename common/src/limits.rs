@@ -14,6 +14,8 @@ pub const LINKS_MAX: u32 = 65_000;
 pub const XATTR_VALUE_BYTES_MAX: usize = 65_536;
 /// All names of one inode's extended attributes, as Linux's `XATTR_LIST_MAX`.
 pub const XATTR_LIST_BYTES_MAX: usize = 65_536;
+/// Names and values of one inode's extended attributes together: what removing the inode reads at once.
+pub const XATTR_INODE_BYTES_MAX: u64 = 1 << 20;
 /// Supplementary groups in a request, as Linux's `NGROUPS_MAX`.
 pub const GROUPS_MAX: usize = 65_536;
 
@@ -75,6 +77,9 @@ pub const NODE_SUSPECT: Duration = Duration::from_secs(5);
 pub const NODE_DOWN: Duration = Duration::from_secs(30);
 /// Validity of a chunk capability.
 pub const CAPABILITY_VALIDITY: Duration = Duration::from_secs(3600);
+/// A chunk that no extent refers to any more is kept this long before its replicas are deleted: readers that hold an older
+/// map finish meanwhile.
+pub const FREED_CHUNK_DELAY: Duration = Duration::from_secs(60);
 /// Default deadline of one attempt of a unary call; the client tries again after it.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -106,3 +111,24 @@ pub const UPLOAD_STALL: Duration = Duration::from_secs(30);
 pub const CONNECTIONS_MAX: usize = 16_384;
 /// Calls in flight on one framed connection; further ones wait.
 pub const FRAMED_CALLS_MAX: usize = 256;
+/// Leases of one session; above it inodes are read without one.
+pub const SESSION_LEASES_MAX: usize = 1 << 20;
+/// Recalls on their way to one session; one that does not read them is granted nothing more.
+pub const RECALLS_PENDING_MAX: usize = 1024;
+/// Reads that one datanode streams at a time, each with at most 1 MiB of content in memory; further ones wait.
+pub const DATANODE_READS_MAX: usize = 256;
+/// Steps of reads that are at the disk at a time.
+pub const DATANODE_READ_STEPS_MAX: usize = 32;
+/// Chunk files that a datanode keeps open for the next read.
+pub const DATANODE_OPEN_FILES_MAX: usize = 256;
+/// Space of a datanode's disk that chunks do not get: a hundredth of it, at most this much.
+pub const DATANODE_RESERVE_BYTES_MAX: u64 = 64 << 20;
+/// Damaged chunks that a datanode remembers by name; more are counted only.
+pub const SUSPECT_CHUNKS_MAX: usize = 65_536;
+/// Inventory changes that wait for a heartbeat; above it the whole inventory is reported again.
+pub const INVENTORY_PENDING_MAX: usize = 65_536;
+/// A replica that takes no piece of a forwarded chunk for this long has failed. Below the patience of the client, whose
+/// upload waits meanwhile.
+pub const FORWARD_STALL: Duration = Duration::from_secs(5);
+/// A replica that has the whole chunk and gives no receipt for this long has failed, counted from the first replica's own.
+pub const FORWARD_REPLY: Duration = Duration::from_secs(10);

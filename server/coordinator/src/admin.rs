@@ -45,6 +45,8 @@ impl AdminService {
             replication: core.replication.factor,
             replication_floor: core.replication.floor,
             uptime_secs: uptime.as_secs(),
+            freed_chunks: counters.freed_chunks,
+            freed_bytes: counters.freed_bytes,
         })
     }
 }

@@ -1,10 +1,13 @@
 //! Settings of a coordinator: what an administrator chooses. Limits that nobody needs to change are in `dfs_common::limits`.
 
 pub use crate::store::StoreKind;
-use dfs_common::limits::{CHUNK_BYTES_DEFAULT, CHUNK_BYTES_MAX, FRAME_BYTES, REPLICATION_MAX};
+use dfs_common::limits::{
+    CHUNK_BYTES_DEFAULT, CHUNK_BYTES_MAX, FRAME_BYTES, FREED_CHUNK_DELAY, REPLICATION_MAX,
+};
 use dfs_common::{ErrorKind, FsError, FsResult};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Settings of a coordinator.
 #[derive(Clone, Debug)]
@@ -23,10 +26,13 @@ pub struct CoordinatorConfig {
     pub chunk_bytes: u64,
     /// Size of the store's cache in bytes.
     pub cache_bytes: u64,
+    /// How long a chunk that no extent refers to is kept before its replicas are deleted.
+    pub freed_chunk_delay: Duration,
 }
 
 impl CoordinatorConfig {
-    /// Defaults: fjall, 3 replicas with a floor of 2, chunks of 8 MiB, 32 MiB of cache.
+    /// Defaults: fjall, 3 replicas with a floor of 2, chunks of 8 MiB, 32 MiB of cache, freed chunks kept for a
+    /// minute.
     pub fn new(data_dir: impl Into<PathBuf>, listen: SocketAddr) -> Self {
         CoordinatorConfig {
             data_dir: data_dir.into(),
@@ -36,6 +42,7 @@ impl CoordinatorConfig {
             replication_floor: 2,
             chunk_bytes: CHUNK_BYTES_DEFAULT,
             cache_bytes: 32 << 20,
+            freed_chunk_delay: FREED_CHUNK_DELAY,
         }
     }
 

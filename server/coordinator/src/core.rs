@@ -5,6 +5,8 @@ use crate::cluster::health::{ClusterWorker, GroupMaker};
 use crate::cluster::placement::{Placement, Replication};
 use crate::cluster::state::ClusterState;
 use crate::config::CoordinatorConfig;
+use crate::gc::collector::{ChunkCollector, CollectorParts};
+use crate::gc::reaper::Reaper;
 use crate::identity::DataDir;
 use crate::namespace;
 use crate::session::expiry::SessionExpiry;
@@ -16,6 +18,7 @@ use crate::stored;
 use crate::worker::Workers;
 use dfs_common::capability::CapabilityKey;
 use dfs_common::clock::Clock;
+use dfs_common::service::ChunkConnector;
 use dfs_common::{ClusterId, FsResult, Ino, SessionEpoch, SessionId};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +37,8 @@ pub struct Core {
     pub capability_key: CapabilityKey,
     /// Replicas of a new chunk, floor, chunk size.
     pub replication: Replication,
+    /// How long freed chunks are kept.
+    pub freed_chunk_delay: Duration,
     /// Leases.
     pub sessions: Arc<SessionTable>,
     /// Open files.
@@ -117,6 +122,7 @@ impl Core {
             cluster_id: data.cluster,
             capability_key: data.capability_key,
             replication,
+            freed_chunk_delay: config.freed_chunk_delay,
             groups: Arc::new(GroupMaker::new(cluster.clone(), placement, applier.clone())),
             sessions,
             opens,
@@ -127,12 +133,23 @@ impl Core {
         })
     }
 
-    /// Starts background work; needs a tokio runtime.
-    pub fn start_workers(&self) {
+    /// Starts background work; needs a tokio runtime. Freed chunks are deleted through `chunks`.
+    pub fn start_workers(&self, chunks: Arc<dyn ChunkConnector>) {
         let expiry = SessionExpiry::new(self.sessions.clone(), self.applier.clone());
         self.workers.spawn(Arc::new(expiry));
         let cluster = ClusterWorker::new(self.cluster.clone(), self.groups.clone());
         self.workers.spawn(Arc::new(cluster));
+        self.workers.spawn(Arc::new(Reaper::new(self.applier.clone())));
+        let collector = ChunkCollector::new(CollectorParts {
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            cluster: self.cluster.clone(),
+            applier: self.applier.clone(),
+            chunks,
+            capability_key: self.capability_key,
+            delay: self.freed_chunk_delay,
+        });
+        self.workers.spawn(Arc::new(collector));
     }
 
     /// Takes one open back, and lets the inode go if it was the last open of an orphan.

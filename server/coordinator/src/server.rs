@@ -9,7 +9,7 @@ use dfs_common::clock::{Clock, SystemClock};
 use dfs_common::service::MetadataService;
 use dfs_common::{ClusterId, ErrorKind, FsError, FsResult};
 use dfs_proto::framed;
-use dfs_proto::grpc::{MetadataGrpcServer, tuned_server};
+use dfs_proto::grpc::{GrpcChunkConnector, MetadataGrpcServer, tuned_server};
 use dfs_proto::metadata::MetadataHandler;
 use dfs_proto::v1::admin_server::AdminServer;
 use dfs_proto::v1::cluster_server::ClusterServer;
@@ -23,6 +23,8 @@ use tokio_util::task::TaskTracker;
 
 /// How long running calls may take to finish at shutdown.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a datanode may take to delete a chunk: shutdown waits for it.
+const DELETE_DEADLINE: Duration = Duration::from_secs(3);
 /// Between two looks whether running calls have finished.
 const DRAIN_POLL: Duration = Duration::from_millis(2);
 
@@ -57,7 +59,8 @@ impl Coordinator {
             .map_err(|error| {
                 FsError::new(ErrorKind::Io, format!("opening the coordinator failed: {error}"))
             })??;
-        core.start_workers();
+        let chunks = Arc::new(GrpcChunkConnector::new(DELETE_DEADLINE));
+        core.start_workers(chunks);
         let cluster = core.cluster_id;
         let service = Arc::new(CoordinatorService::new(Arc::new(core)));
         let stop = CancellationToken::new();

@@ -235,7 +235,9 @@ impl MetadataService for CoordinatorService {
         let mut first_error = Ok(());
         for ino in inos {
             match core.release(identity.session, ino).await {
-                Err(error) if error.kind() != ErrorKind::BadHandle => first_error = first_error.and(Err(error)),
+                Err(error) if error.kind() != ErrorKind::BadHandle => {
+                    first_error = first_error.and(Err(error))
+                }
                 _ => {}
             }
         }

@@ -4,7 +4,7 @@ use super::failstop::FailStop;
 use super::replies::{Known, Replies};
 use super::{ApplierParts, Command, EndStep, NodeRegistration, Reply};
 use crate::namespace::txn::Txn;
-use crate::namespace::{self, ApplyContext, OpenFiles, keys};
+use crate::namespace::{self, ApplyContext, OpenFiles, chunks, keys, reap};
 use crate::stored;
 use bytes::Bytes;
 use dfs_common::cluster::{NodeHealth, NodeInfo, PlacementGroup};
@@ -183,9 +183,9 @@ impl Group {
             }
             Command::ReleaseOrphan { session, ino, reply } => {
                 let opens = self.parts.opens.clone();
-                let result = self.whole(txn, |_, txn| match opens.is_open(session, ino, false) {
+                let result = self.whole(txn, |group, txn| match opens.is_open(session, ino, false) {
                     true => Ok(()),
-                    false => namespace::release_orphan(txn, ino, session),
+                    false => namespace::release_orphan(txn, group.parts.clock.now(), ino, session),
                 });
                 answer(reply, result)
             }
@@ -205,6 +205,19 @@ impl Group {
                         cluster.put_group(group.clone());
                     }
                 })
+            }
+            Command::Reap { reply } => {
+                let now = self.parts.clock.now();
+                let result = self.whole(txn, |_, txn| reap::step(txn, now, reap::EXTENTS_AT_ONCE_MAX));
+                answer(reply, result)
+            }
+            Command::ForgetFreed { chunks, reply } => {
+                let result = self.whole(txn, |_, txn| {
+                    chunks
+                        .iter()
+                        .try_for_each(|chunk| chunks::forget_freed(txn, *chunk))
+                });
+                answer(reply, result)
             }
             Command::Barrier { reply } => answer(reply, Ok(())),
             Command::Stop => Box::new(|_| {}),
@@ -406,7 +419,7 @@ impl Group {
         for (key, value) in page {
             let (ino, holders) = namespace::parse_orphan(&key, value)?;
             if holders.contains(&session) && gone(ino) {
-                namespace::release_orphan(txn, ino, session)?;
+                namespace::release_orphan(txn, self.parts.clock.now(), ino, session)?;
             }
         }
         Ok(next)
@@ -434,7 +447,16 @@ impl Group {
                 for (key, _) in page {
                     txn.delete(key);
                 }
-                Ok(Some(if more { EndStep::Replies } else { EndStep::Record }))
+                Ok(Some(if more { EndStep::Replies } else { EndStep::Spent }))
+            }
+            EndStep::Spent => {
+                let (start, end) = keys::spent_chunks(session);
+                let page = txn.scan(&start, &end, END_STEP_RECORDS_MAX)?;
+                let more = page.len() == END_STEP_RECORDS_MAX;
+                for (key, _) in page {
+                    txn.delete(key);
+                }
+                Ok(Some(if more { EndStep::Spent } else { EndStep::Record }))
             }
             EndStep::Record => {
                 txn.delete(keys::session(session));

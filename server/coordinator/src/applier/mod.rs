@@ -20,7 +20,7 @@ use dfs_common::cluster::PlacementGroup;
 use dfs_common::limits::APPLIER_QUEUE_MAX;
 use dfs_common::op::{MutationBatch, OpResult};
 use dfs_common::session::{Identity, OpenSession, SessionGrant, SessionSecret};
-use dfs_common::{ClusterId, ErrorKind, FsError, FsResult, Ino, NodeId, SessionId};
+use dfs_common::{ChunkId, ClusterId, ErrorKind, FsError, FsResult, Ino, NodeId, SessionId};
 use failstop::FailStop;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -73,6 +73,8 @@ pub enum EndStep {
     Orphans(Bytes),
     /// Delete its replies.
     Replies,
+    /// Delete the marks of chunks that it could have committed once more.
+    Spent,
     /// Delete its record.
     Record,
 }
@@ -107,6 +109,15 @@ enum Command {
     CreateGroups {
         groups: Vec<Vec<NodeId>>,
         reply: Reply<Vec<PlacementGroup>>,
+    },
+    /// Takes a portion of abandoned extents away; answers whether there may be more.
+    Reap {
+        reply: Reply<bool>,
+    },
+    /// Removes the records of freed chunks whose replicas are all deleted.
+    ForgetFreed {
+        chunks: Vec<ChunkId>,
+        reply: Reply<()>,
     },
     /// Answered when everything sent before is durable.
     Barrier {
@@ -185,8 +196,8 @@ impl Applier {
         .await
     }
 
-    /// Takes apart a session that [`SessionTable::begin_end`] fenced: releases its orphans, deletes its replies and its
-    /// record, in bounded steps. May be stopped between them and begun again.
+    /// Takes apart a session that [`SessionTable::begin_end`] fenced: releases its orphans, deletes its replies, its
+    /// marks and its record, in bounded steps. May be stopped between them and begun again.
     pub async fn end_session(&self, session: SessionId) -> FsResult<()> {
         let mut step = Some(EndStep::Orphans(Bytes::new()));
         while let Some(next) = step {
@@ -219,6 +230,16 @@ impl Applier {
     /// Makes placement groups with these members.
     pub async fn create_groups(&self, groups: Vec<Vec<NodeId>>) -> FsResult<Vec<PlacementGroup>> {
         self.call(|reply| Command::CreateGroups { groups, reply }).await
+    }
+
+    /// Takes a bounded portion of abandoned extents away. True if there may be more.
+    pub async fn reap(&self) -> FsResult<bool> {
+        self.call(|reply| Command::Reap { reply }).await
+    }
+
+    /// Forgets freed chunks: every replica of them was deleted. At most [`dfs_common::limits::CHUNK_LIST_MAX`] at once.
+    pub async fn forget_freed(&self, chunks: Vec<ChunkId>) -> FsResult<()> {
+        self.call(|reply| Command::ForgetFreed { chunks, reply }).await
     }
 
     /// Waits until everything sent before is durable.

@@ -1,0 +1,395 @@
+//! Keys of the metadata store: a one-byte table prefix, then big-endian numbers, so that ranges scan in order.
+//!
+//! The tables are those of the metadata schema's decision record. An extent's key holds its END: the first extent that ends
+//! behind an offset is then found by a forward scan, and that is the first one that may overlap.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use dfs_common::{ChunkId, Ino, Name, NodeId, OpNumber, PgId, SessionId};
+
+const CHUNK: u8 = b'c';
+const CURSOR: u8 = b'd';
+const EXTENT: u8 = b'e';
+const FREED: u8 = b'f';
+const GROUP: u8 = b'g';
+const INODE: u8 = b'i';
+const SPENT: u8 = b'k';
+const REPLICA_SET: u8 = b'l';
+const META: u8 = b'm';
+const NODE: u8 = b'n';
+const ORPHAN: u8 = b'o';
+const REPLY: u8 = b'r';
+const SESSION: u8 = b's';
+const DENTRY: u8 = b't';
+const REAP: u8 = b'w';
+const XATTR: u8 = b'x';
+
+/// First key of a range and the first one behind it.
+pub type KeyRange = (Bytes, Bytes);
+
+fn key(table: u8, parts: &[&[u8]]) -> Bytes {
+    let mut key = BytesMut::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
+    key.put_u8(table);
+    for part in parts {
+        key.put_slice(part);
+    }
+    key.freeze()
+}
+
+fn numbered(table: u8, number: u64) -> Bytes {
+    key(table, &[&number.to_be_bytes()])
+}
+
+fn numbered2(table: u8, first: u64, second: u64) -> Bytes {
+    key(table, &[&first.to_be_bytes(), &second.to_be_bytes()])
+}
+
+fn table(table: u8) -> KeyRange {
+    (key(table, &[]), key(table + 1, &[]))
+}
+
+/// All keys of `table` that go on with `number`.
+fn below(table: u8, number: u64) -> KeyRange {
+    let end = match number.checked_add(1) {
+        Some(next) => numbered(table, next),
+        None => key(table + 1, &[]),
+    };
+    (numbered(table, number), end)
+}
+
+fn parse_numbered(table: u8, key: &[u8]) -> Option<u64> {
+    let (prefix, number) = key.split_first()?;
+    (*prefix == table).then_some(())?;
+    Some(u64::from_be_bytes(number.try_into().ok()?))
+}
+
+fn parse_numbered2(table: u8, key: &[u8]) -> Option<(u64, u64)> {
+    let (prefix, rest) = key.split_first()?;
+    (*prefix == table && rest.len() == 16).then_some(())?;
+    let (first, second) = rest.split_at(8);
+    let number = |bytes: &[u8]| Some(u64::from_be_bytes(bytes.try_into().ok()?));
+    Some((number(first)?, number(second)?))
+}
+
+fn parse_chunk_key(table: u8, key: &[u8]) -> Option<ChunkId> {
+    let (prefix, id) = key.split_first()?;
+    (*prefix == table).then_some(())?;
+    ChunkId::from_slice(id)
+}
+
+/// Inode record.
+pub fn inode(ino: Ino) -> Bytes {
+    numbered(INODE, ino.0)
+}
+/// All inode records.
+pub fn inodes() -> KeyRange {
+    table(INODE)
+}
+/// The number in an inode record's key.
+pub fn parse_inode(key: &[u8]) -> Option<Ino> {
+    parse_numbered(INODE, key).map(Ino)
+}
+
+/// Directory entry by name.
+pub fn dentry(parent: Ino, name: &Name) -> Bytes {
+    key(DENTRY, &[&parent.0.to_be_bytes(), name.as_bytes()])
+}
+/// All directory entries by name.
+pub fn dentries() -> KeyRange {
+    table(DENTRY)
+}
+/// Parent and name in the key of a directory entry by name.
+pub fn parse_dentry(key: &Bytes) -> Option<(Ino, Name)> {
+    if key.len() < 9 || key[0] != DENTRY {
+        return None;
+    }
+    let parent = u64::from_be_bytes(key[1..9].try_into().ok()?);
+    Some((Ino(parent), Name::new(key.slice(9..)).ok()?))
+}
+
+/// Directory entry by cursor.
+pub fn cursor(parent: Ino, cursor: u64) -> Bytes {
+    numbered2(CURSOR, parent.0, cursor)
+}
+/// Directory entries of `parent` behind `cursor`.
+pub fn cursors_after(parent: Ino, cursor: u64) -> KeyRange {
+    let (start, end) = below(CURSOR, parent.0);
+    match cursor.checked_add(1) {
+        Some(next) => (numbered2(CURSOR, parent.0, next), end),
+        None => (end, start),
+    }
+}
+/// All directory entries by cursor.
+pub fn cursors() -> KeyRange {
+    table(CURSOR)
+}
+/// Parent and cursor in the key of a directory entry by cursor.
+pub fn parse_cursor(key: &[u8]) -> Option<(Ino, u64)> {
+    parse_numbered2(CURSOR, key).map(|(parent, cursor)| (Ino(parent), cursor))
+}
+
+/// Extent of a map that ends at `end`.
+pub fn extent(map: u64, end: u64) -> Bytes {
+    numbered2(EXTENT, map, end)
+}
+/// Extents of a map that end behind `offset`.
+pub fn extents_behind(map: u64, offset: u64) -> KeyRange {
+    let (start, end) = below(EXTENT, map);
+    match offset.checked_add(1) {
+        Some(next) => (numbered2(EXTENT, map, next), end),
+        None => (end, start),
+    }
+}
+/// All extents.
+pub fn extents() -> KeyRange {
+    table(EXTENT)
+}
+/// Map and end in an extent's key.
+pub fn parse_extent(key: &[u8]) -> Option<(u64, u64)> {
+    parse_numbered2(EXTENT, key)
+}
+
+/// Extended attribute.
+pub fn xattr(ino: Ino, name: &[u8]) -> Bytes {
+    key(XATTR, &[&ino.0.to_be_bytes(), name])
+}
+/// Extended attributes of an inode.
+pub fn xattrs_of(ino: Ino) -> KeyRange {
+    below(XATTR, ino.0)
+}
+/// All extended attributes.
+pub fn xattrs() -> KeyRange {
+    table(XATTR)
+}
+/// Inode and name in an extended attribute's key.
+pub fn parse_xattr(key: &Bytes) -> Option<(Ino, Bytes)> {
+    if key.len() < 9 || key[0] != XATTR {
+        return None;
+    }
+    let ino = u64::from_be_bytes(key[1..9].try_into().ok()?);
+    Some((Ino(ino), key.slice(9..)))
+}
+
+/// Chunk record.
+pub fn chunk(chunk: ChunkId) -> Bytes {
+    key(CHUNK, &[&chunk.to_bytes()])
+}
+/// All chunk records.
+pub fn chunks() -> KeyRange {
+    table(CHUNK)
+}
+/// The id in a chunk record's key.
+pub fn parse_chunk(key: &[u8]) -> Option<ChunkId> {
+    parse_chunk_key(CHUNK, key)
+}
+
+/// Freed chunk.
+pub fn freed_chunk(chunk: ChunkId) -> Bytes {
+    key(FREED, &[&chunk.to_bytes()])
+}
+/// All freed chunks.
+pub fn freed_chunks() -> KeyRange {
+    table(FREED)
+}
+/// The id in a freed chunk's key.
+pub fn parse_freed_chunk(key: &[u8]) -> Option<ChunkId> {
+    parse_chunk_key(FREED, key)
+}
+
+/// Chunk that was freed and deleted, whose granting session still lives.
+pub fn spent_chunk(chunk: ChunkId) -> Bytes {
+    key(SPENT, &[&chunk.to_bytes()])
+}
+/// Spent chunks of a session, in the order of their grants.
+pub fn spent_chunks(session: SessionId) -> KeyRange {
+    let start = spent_chunk(ChunkId::new(session, 0, PgId(0)));
+    let end = match session.0 {
+        SessionId::MAX => key(SPENT + 1, &[]),
+        number => spent_chunk(ChunkId::new(SessionId(number + 1), 0, PgId(0))),
+    };
+    (start, end)
+}
+/// The id in a spent chunk's key.
+pub fn parse_spent_chunk(key: &[u8]) -> Option<ChunkId> {
+    parse_chunk_key(SPENT, key)
+}
+
+/// Orphan record.
+pub fn orphan(ino: Ino) -> Bytes {
+    numbered(ORPHAN, ino.0)
+}
+/// All orphans.
+pub fn orphans() -> KeyRange {
+    table(ORPHAN)
+}
+/// The inode in an orphan's key.
+pub fn parse_orphan(key: &[u8]) -> Option<Ino> {
+    parse_numbered(ORPHAN, key).map(Ino)
+}
+
+/// Reap record of a map.
+pub fn reap(map: u64) -> Bytes {
+    numbered(REAP, map)
+}
+/// All reap records.
+pub fn reaps() -> KeyRange {
+    table(REAP)
+}
+/// The map in a reap record's key.
+pub fn parse_reap(key: &[u8]) -> Option<u64> {
+    parse_numbered(REAP, key)
+}
+
+/// Session record.
+pub fn session(session: SessionId) -> Bytes {
+    numbered(SESSION, session.0)
+}
+/// All session records.
+pub fn sessions() -> KeyRange {
+    table(SESSION)
+}
+/// The session in a session record's key.
+pub fn parse_session(key: &[u8]) -> Option<SessionId> {
+    parse_numbered(SESSION, key).map(SessionId)
+}
+
+/// Reply to an operation.
+pub fn reply(session: SessionId, number: OpNumber) -> Bytes {
+    numbered2(REPLY, session.0, number.0)
+}
+/// All replies of a session.
+pub fn replies(session: SessionId) -> KeyRange {
+    below(REPLY, session.0)
+}
+/// The operation in a reply's key.
+pub fn parse_reply(key: &[u8]) -> Option<OpNumber> {
+    parse_numbered2(REPLY, key).map(|(_, number)| OpNumber(number))
+}
+
+/// Node record.
+pub fn node(node: NodeId) -> Bytes {
+    key(NODE, &[&node.0.to_be_bytes()])
+}
+/// All node records.
+pub fn nodes() -> KeyRange {
+    table(NODE)
+}
+
+/// Placement group record.
+pub fn placement_group(group: PgId) -> Bytes {
+    key(GROUP, &[&group.0.to_be_bytes()])
+}
+/// All placement groups.
+pub fn placement_groups() -> KeyRange {
+    table(GROUP)
+}
+
+/// Chunks with exactly these replicas (sorted).
+pub fn replica_set(replicas: &[NodeId]) -> Bytes {
+    let bytes: Vec<u8> = replicas.iter().flat_map(|node| node.0.to_be_bytes()).collect();
+    key(REPLICA_SET, &[&bytes])
+}
+/// All replica sets.
+pub fn replica_sets() -> KeyRange {
+    table(REPLICA_SET)
+}
+/// The replicas in a replica set's key.
+pub fn parse_replica_set(key: &[u8]) -> Option<Vec<NodeId>> {
+    let (prefix, nodes) = key.split_first()?;
+    (*prefix == REPLICA_SET && nodes.len().is_multiple_of(4)).then_some(())?;
+    let number = |bytes: &[u8]| u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    Some(nodes.chunks_exact(4).map(|bytes| NodeId(number(bytes))).collect())
+}
+
+/// Totals.
+pub fn counters() -> Bytes {
+    Bytes::from_static(b"mcounters")
+}
+/// Schema version.
+pub fn schema() -> Bytes {
+    Bytes::from_static(b"mschema")
+}
+/// Number of the next session.
+pub fn next_session() -> Bytes {
+    Bytes::from_static(b"mnext_session")
+}
+/// Number of the next node.
+pub fn next_node() -> Bytes {
+    Bytes::from_static(b"mnext_node")
+}
+/// Number of the next placement group.
+pub fn next_placement_group() -> Bytes {
+    Bytes::from_static(b"mnext_placement_group")
+}
+/// Everything that is not a table.
+pub fn meta() -> KeyRange {
+    table(META)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_say_what_they_are_of() {
+        let name = Name::new(&b"a\xff"[..]).unwrap();
+        let id = ChunkId(77);
+        assert_eq!(parse_inode(&inode(Ino(5))), Some(Ino(5)));
+        assert_eq!(parse_dentry(&dentry(Ino(5), &name)), Some((Ino(5), name.clone())));
+        assert_eq!(parse_cursor(&cursor(Ino(5), 9)), Some((Ino(5), 9)));
+        assert_eq!(parse_extent(&extent(5, 9)), Some((5, 9)));
+        assert_eq!(
+            parse_xattr(&xattr(Ino(5), b"user.x")),
+            Some((Ino(5), Bytes::from_static(b"user.x")))
+        );
+        assert_eq!(parse_chunk(&chunk(id)), Some(id));
+        assert_eq!(parse_freed_chunk(&freed_chunk(id)), Some(id));
+        assert_eq!(parse_orphan(&orphan(Ino(5))), Some(Ino(5)));
+        assert_eq!(parse_reply(&reply(SessionId(1), OpNumber(2))), Some(OpNumber(2)));
+        let set = [NodeId(1), NodeId(7)];
+        assert_eq!(parse_replica_set(&replica_set(&set)), Some(set.to_vec()));
+        assert_eq!(parse_chunk(&freed_chunk(id)), None);
+        assert_eq!(parse_inode(b"i"), None);
+    }
+
+    #[test]
+    fn ranges_hold_their_own_keys_only() {
+        let inside = |range: &KeyRange, key: &Bytes| range.0 <= *key && *key < range.1;
+        let range = cursors_after(Ino(5), 9);
+        assert!(!inside(&range, &cursor(Ino(5), 9)) && inside(&range, &cursor(Ino(5), 10)));
+        assert!(inside(&range, &cursor(Ino(5), u64::MAX)) && !inside(&range, &cursor(Ino(6), 10)));
+        let range = extents_behind(u64::MAX, 0);
+        assert!(!inside(&range, &extent(u64::MAX, 0)) && inside(&range, &extent(u64::MAX, 1)));
+        let none = extents_behind(3, u64::MAX);
+        assert!(none.0 >= none.1);
+        assert!(inside(&xattrs_of(Ino(1)), &xattr(Ino(1), &[0xff; 300])));
+        assert!(!inside(&xattrs_of(Ino(1)), &xattr(Ino(2), b"")));
+        let last = ChunkId::new(SessionId(3), SessionId::MAX, PgId(u32::MAX));
+        assert!(inside(&spent_chunks(SessionId(3)), &spent_chunk(last)));
+        assert!(!inside(&spent_chunks(SessionId(4)), &spent_chunk(last)));
+    }
+
+    #[test]
+    fn tables_do_not_overlap() {
+        let tables = [
+            inodes(),
+            dentries(),
+            cursors(),
+            extents(),
+            xattrs(),
+            chunks(),
+            freed_chunks(),
+            orphans(),
+            reaps(),
+            sessions(),
+            nodes(),
+            placement_groups(),
+            replica_sets(),
+            meta(),
+            table(REPLY),
+            table(SPENT),
+        ];
+        let mut sorted = tables.to_vec();
+        sorted.sort();
+        assert!(sorted.windows(2).all(|pair| pair[0].1 <= pair[1].0));
+    }
+}

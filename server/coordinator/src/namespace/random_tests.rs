@@ -1,0 +1,1 @@
+//! Random operations keep everything together.

@@ -1,0 +1,273 @@
+//! A transaction: an overlay of changes over a store, which reads through it as if they were there already.
+//!
+//! Savepoints cost a number: what a change replaced in the overlay goes to an undo log, and rolling back plays the log
+//! backwards. Invariant: [`Txn::into_batch`] holds one change per key, exactly what the reads showed.
+
+use crate::store::{MetaRead, WriteBatch};
+use bytes::Bytes;
+use dfs_common::FsResult;
+use std::collections::{BTreeMap, VecDeque};
+use std::iter::Peekable;
+use std::ops::Bound;
+
+/// What the overlay held of a key: nothing, a deletion, or a value.
+type Overlaid = Option<Option<Bytes>>;
+
+/// Changes over a store, not yet committed.
+pub struct Txn<'a> {
+    read: &'a dyn MetaRead,
+    overlay: BTreeMap<Bytes, Option<Bytes>>,
+    undo: Vec<(Bytes, Overlaid)>,
+}
+
+/// A moment of a transaction to which it can go back; they nest.
+#[derive(Clone, Copy, Debug)]
+pub struct Savepoint(usize);
+
+impl<'a> Txn<'a> {
+    /// No changes over `read`, which must not change meanwhile.
+    pub fn new(read: &'a dyn MetaRead) -> Self {
+        Txn {
+            read,
+            overlay: BTreeMap::new(),
+            undo: Vec::new(),
+        }
+    }
+
+    /// The value of `key`, with the changes so far.
+    pub fn get(&self, key: &[u8]) -> FsResult<Option<Bytes>> {
+        match self.overlay.get(key) {
+            Some(value) => Ok(value.clone()),
+            None => self.read.get(key),
+        }
+    }
+
+    /// At most `limit` pairs with `start <= key < end`, ascending, with the changes so far.
+    pub fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> FsResult<Vec<(Bytes, Bytes)>> {
+        if start >= end || limit == 0 {
+            return Ok(Vec::new());
+        }
+        let range = (Bound::Included(start), Bound::Excluded(end));
+        let mut changes = self.overlay.range::<[u8], _>(range).peekable();
+        if changes.peek().is_none() {
+            return self.read.scan(start, end, limit);
+        }
+        let mut found = Vec::new();
+        let mut stored = Stored::new(self.read, start, end);
+        while found.len() < limit {
+            match merge(&mut changes, stored.peek(limit - found.len())?) {
+                Next::Stored => found.extend(stored.pop()),
+                Next::Change { hides_stored } => {
+                    if hides_stored {
+                        stored.pop();
+                    }
+                    if let Some((key, Some(value))) = changes.next() {
+                        found.push((key.clone(), value.clone()));
+                    }
+                }
+                Next::End => break,
+            }
+        }
+        Ok(found)
+    }
+
+    /// Sets `key`.
+    pub fn put(&mut self, key: Bytes, value: Bytes) {
+        self.change(key, Some(value));
+    }
+
+    /// Deletes `key`, whether it exists or not.
+    pub fn delete(&mut self, key: Bytes) {
+        self.change(key, None);
+    }
+
+    fn change(&mut self, key: Bytes, value: Option<Bytes>) {
+        let before = self.overlay.insert(key.clone(), value);
+        self.undo.push((key, before));
+    }
+
+    /// Remembers this moment.
+    pub fn savepoint(&self) -> Savepoint {
+        Savepoint(self.undo.len())
+    }
+
+    /// Takes back every change since `savepoint`.
+    pub fn rollback_to(&mut self, savepoint: Savepoint) {
+        while self.undo.len() > savepoint.0 {
+            let Some((key, before)) = self.undo.pop() else {
+                return;
+            };
+            match before {
+                Some(value) => self.overlay.insert(key, value),
+                None => self.overlay.remove(&key),
+            };
+        }
+    }
+
+    /// The changes, one per key.
+    pub fn into_batch(self) -> WriteBatch {
+        WriteBatch {
+            changes: self.overlay.into_iter().collect(),
+        }
+    }
+}
+
+impl MetaRead for Txn<'_> {
+    fn get(&self, key: &[u8]) -> FsResult<Option<Bytes>> {
+        Txn::get(self, key)
+    }
+    fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> FsResult<Vec<(Bytes, Bytes)>> {
+        Txn::scan(self, start, end, limit)
+    }
+}
+
+/// The store's pairs of a range, read in pages as they are needed.
+struct Stored<'a> {
+    read: &'a dyn MetaRead,
+    from: Bytes,
+    end: Bytes,
+    page: VecDeque<(Bytes, Bytes)>,
+    exhausted: bool,
+}
+
+impl<'a> Stored<'a> {
+    fn new(read: &'a dyn MetaRead, start: &[u8], end: &[u8]) -> Self {
+        Stored {
+            read,
+            from: Bytes::copy_from_slice(start),
+            end: Bytes::copy_from_slice(end),
+            page: VecDeque::new(),
+            exhausted: false,
+        }
+    }
+
+    /// The next key; reads at most `wanted` pairs for it.
+    fn peek(&mut self, wanted: usize) -> FsResult<Option<&Bytes>> {
+        if self.page.is_empty() && !self.exhausted {
+            let page = self.read.scan(&self.from, &self.end, wanted)?;
+            self.exhausted = page.len() < wanted;
+            if let Some((last, _)) = page.last() {
+                self.from = Bytes::from([&last[..], b"\0"].concat());
+            }
+            self.page = page.into();
+        }
+        Ok(self.page.front().map(|(key, _)| key))
+    }
+
+    fn pop(&mut self) -> Option<(Bytes, Bytes)> {
+        self.page.pop_front()
+    }
+}
+
+enum Next {
+    Stored,
+    Change { hides_stored: bool },
+    End,
+}
+
+fn merge<'k>(
+    changes: &mut Peekable<impl Iterator<Item = (&'k Bytes, &'k Option<Bytes>)>>,
+    stored: Option<&Bytes>,
+) -> Next {
+    match (changes.peek(), stored) {
+        (None, None) => Next::End,
+        (None, Some(_)) => Next::Stored,
+        (Some((change, _)), Some(stored)) if stored < *change => Next::Stored,
+        (Some((change, _)), stored) => Next::Change {
+            hides_stored: stored == Some(*change),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::MetaStore;
+    use crate::store::memory::MemoryStore;
+    use proptest::prelude::*;
+
+    fn bytes(text: &str) -> Bytes {
+        Bytes::copy_from_slice(text.as_bytes())
+    }
+
+    #[test]
+    fn rollback_restores_what_was_overlaid_and_what_was_stored() {
+        let store = MemoryStore::default();
+        store
+            .commit(WriteBatch {
+                changes: vec![(bytes("a"), Some(bytes("stored")))],
+            })
+            .unwrap();
+        let mut txn = Txn::new(&store);
+        txn.put(bytes("b"), bytes("1"));
+        let outer = txn.savepoint();
+        txn.delete(bytes("a"));
+        let inner = txn.savepoint();
+        txn.put(bytes("a"), bytes("2"));
+        txn.delete(bytes("b"));
+        txn.rollback_to(inner);
+        assert_eq!(txn.get(b"a").unwrap(), None);
+        assert_eq!(txn.get(b"b").unwrap(), Some(bytes("1")));
+        txn.rollback_to(outer);
+        assert_eq!(txn.get(b"a").unwrap(), Some(bytes("stored")));
+        assert_eq!(txn.into_batch().changes, [(bytes("b"), Some(bytes("1")))]);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Put(u8, u8),
+        Delete(u8),
+        Scan(u8, u8, usize),
+        Save,
+        Rollback,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0u8..24, any::<u8>()).prop_map(|(key, value)| Step::Put(key, value)),
+            3 => (0u8..24).prop_map(Step::Delete),
+            3 => (0u8..25, 0u8..25, 0usize..12).prop_map(|(start, end, limit)| Step::Scan(start, end, limit)),
+            1 => Just(Step::Save),
+            1 => Just(Step::Rollback),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+        #[test]
+        fn reads_as_a_map_would(stored in proptest::collection::btree_map(0u8..24, any::<u8>(), 0..24),
+                                steps in proptest::collection::vec(step(), 1..60)) {
+            let one = |byte: u8| Bytes::copy_from_slice(&[byte]);
+            let store = MemoryStore::default();
+            let changes = stored.iter().map(|(key, value)| (one(*key), Some(one(*value)))).collect();
+            store.commit(WriteBatch { changes }).unwrap();
+            let mut model = stored.clone();
+            let mut txn = Txn::new(&store);
+            let mut saved = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Put(key, value) => { txn.put(one(key), one(value)); model.insert(key, value); }
+                    Step::Delete(key) => { txn.delete(one(key)); model.remove(&key); }
+                    Step::Save => saved.push((txn.savepoint(), model.clone())),
+                    Step::Rollback => if let Some((savepoint, before)) = saved.pop() {
+                        txn.rollback_to(savepoint);
+                        model = before;
+                    },
+                    Step::Scan(start, end, limit) => {
+                        let expected: Vec<_> = if start < end {
+                            model.range(start..end).take(limit).map(|(k, v)| (one(*k), one(*v))).collect()
+                        } else { Vec::new() };
+                        prop_assert_eq!(txn.scan(&[start], &[end], limit).unwrap(), expected);
+                    }
+                }
+                for key in 0..24 {
+                    prop_assert_eq!(txn.get(&[key]).unwrap(), model.get(&key).map(|value| one(*value)));
+                }
+            }
+            store.commit(txn.into_batch()).unwrap();
+            let all: Vec<_> = store.scan(&[0], &[255], 100).unwrap();
+            let expected: Vec<_> = model.iter().map(|(k, v)| (one(*k), one(*v))).collect();
+            prop_assert_eq!(all, expected);
+        }
+    }
+}
