@@ -1,0 +1,304 @@
+//! The command line of `dfs`.
+//!
+//! Owns its syntax and help. Invariant: what gets through is well-formed, so that a later error is never one of usage.
+
+use crate::path::DfsPath;
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand};
+use dfs_client::profile;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const AFTER_HELP: &str = "\
+Paths in DFS are /a/b or dfs:/a/b. Commands act as the user who runs them.
+
+Which coordinator: --coordinator, else DFS_COORDINATOR, else the one that `dfs connect` remembered.
+
+With --json every result is one JSON object on a line of standard output, and every error one on a line of standard error:
+{\"error\":{\"kind\":\"not_found\",\"message\":\"...\",\"path\":\"...\"}}. A name that is not UTF-8 comes with its bytes in
+hexadecimal beside it (name_bytes_hex, path_bytes_hex).
+
+Exit codes:
+  0    everything was done
+  1    some of it failed; standard error says what and why
+  2    wrong usage, or no coordinator is known
+  3    the cluster cannot be reached, or did not answer within --timeout
+  4    the cluster answers, but is not healthy (`dfs status` only)
+  130  interrupted (Ctrl-C); 143 ended by SIGTERM. Neither leaves a half copied file under its name
+  141  whoever reads standard output stopped reading
+
+DFS_LOG=info (or debug, dfs_client=debug, ...) shows on standard error what happens inside.";
+
+/// Files in a DFS cluster, and the state of the cluster
+#[derive(Debug, Parser)]
+#[command(name = "dfs", version, after_help = AFTER_HELP, max_term_width = 110)]
+pub struct Args {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Options of every command")]
+pub struct GlobalArgs {
+    /// Coordinator of the cluster
+    #[arg(long, global = true, value_name = "HOST:PORT", value_parser = address)]
+    pub coordinator: Option<String>,
+    /// Results and errors as JSON objects, one on a line
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress bars and no notes on what is being waited for
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Patience with servers that cannot be reached, in seconds
+    #[arg(long, global = true, value_name = "SECS", default_value = "30", value_parser = seconds)]
+    pub timeout: Duration,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check that a cluster answers, and remember it for later commands and mounts
+    Connect(ConnectArgs),
+    /// Copy local files into DFS
+    Upload(UploadArgs),
+    /// Copy files from DFS to this machine
+    Download(DownloadArgs),
+    /// List directories
+    Ls(LsArgs),
+    /// Remove files and directories
+    Rm(RmArgs),
+    /// Make directories
+    Mkdir(MkdirArgs),
+    /// Show everything about files
+    Stat(StatArgs),
+    /// Show nodes, capacity and health of the cluster
+    Status,
+    /// Administer the cluster
+    #[command(subcommand)]
+    Admin(AdminCommand),
+}
+
+/// Commands for administrators.
+#[derive(Debug, Subcommand)]
+pub enum AdminCommand {
+    /// List the datanodes
+    Nodes,
+}
+
+/// Arguments of `connect`.
+#[derive(Debug, ClapArgs)]
+pub struct ConnectArgs {
+    /// Address of the coordinator
+    #[arg(value_name = "HOST:PORT", value_parser = address)]
+    pub address: String,
+}
+
+/// How to copy, either way.
+#[derive(Clone, Copy, Debug, ClapArgs)]
+pub struct CopyArgs {
+    /// Copy directories with everything below; symbolic links stay links
+    #[arg(long, short, visible_short_alias = 'R')]
+    pub recursive: bool,
+    /// Keep modes and times, and owners if run by root
+    #[arg(long, short)]
+    pub preserve: bool,
+    /// Leave files alone that exist already (they are replaced otherwise, each at once and whole)
+    #[arg(long, short)]
+    pub no_clobber: bool,
+    /// Say what is copied
+    #[arg(long, short)]
+    pub verbose: bool,
+}
+
+/// Arguments of `upload`.
+#[derive(Debug, ClapArgs)]
+pub struct UploadArgs {
+    /// How to copy.
+    #[command(flatten)]
+    pub copy: CopyArgs,
+    /// Local files and directories
+    #[arg(value_name = "SRC", required = true)]
+    pub sources: Vec<PathBuf>,
+    /// Path in DFS: a directory that exists, or the name of the one copy
+    #[arg(value_name = "DST", value_parser = dfs_path())]
+    pub destination: DfsPath,
+}
+
+/// Arguments of `download`.
+#[derive(Debug, ClapArgs)]
+pub struct DownloadArgs {
+    /// How to copy.
+    #[command(flatten)]
+    pub copy: CopyArgs,
+    /// Paths in DFS
+    #[arg(value_name = "SRC", required = true, value_parser = dfs_path())]
+    pub sources: Vec<DfsPath>,
+    /// Local path: a directory that exists, or the name of the one copy
+    #[arg(value_name = "DST")]
+    pub destination: PathBuf,
+}
+
+/// Arguments of `ls`.
+#[derive(Debug, ClapArgs)]
+#[command(disable_help_flag = true)]
+pub struct LsArgs {
+    /// Mode, links, owner, group, size, time of the last change (UTC) and target of links too
+    #[arg(short)]
+    pub long: bool,
+    /// Names that begin with a dot too
+    #[arg(long, short)]
+    pub all: bool,
+    /// A directory itself, not what is in it
+    #[arg(long, short)]
+    pub directory: bool,
+    /// Sizes with units
+    #[arg(long, short = 'h')]
+    pub human_readable: bool,
+    /// In the order of the cluster, as it arrives: constant memory for any directory. Without it names are sorted (up to
+    /// 100,000 of a directory)
+    #[arg(long, short = 'U', visible_alias = "unsorted")]
+    pub stream: bool,
+    /// Paths in DFS [default: /]
+    #[arg(value_name = "PATH", value_parser = dfs_path())]
+    pub paths: Vec<DfsPath>,
+    /// Print help
+    #[arg(long, action = ArgAction::Help)]
+    pub help: Option<bool>,
+}
+
+/// Arguments of `rm`.
+#[derive(Debug, ClapArgs)]
+pub struct RmArgs {
+    /// Directories too, with everything below
+    #[arg(long, short, visible_short_alias = 'R')]
+    pub recursive: bool,
+    /// What does not exist is no error
+    #[arg(long, short)]
+    pub force: bool,
+    /// Say what is removed
+    #[arg(long, short)]
+    pub verbose: bool,
+    /// Paths in DFS
+    #[arg(value_name = "PATH", required = true, value_parser = dfs_path())]
+    pub paths: Vec<DfsPath>,
+}
+
+/// Arguments of `mkdir`.
+#[derive(Debug, ClapArgs)]
+pub struct MkdirArgs {
+    /// Missing parents too; a directory that exists is no error
+    #[arg(long, short)]
+    pub parents: bool,
+    /// Permissions in octal [default: 0777 less the umask]
+    #[arg(long, short, value_parser = octal_mode)]
+    pub mode: Option<u32>,
+    /// Paths in DFS
+    #[arg(value_name = "PATH", required = true, value_parser = dfs_path())]
+    pub paths: Vec<DfsPath>,
+}
+
+/// Arguments of `stat`.
+#[derive(Debug, ClapArgs)]
+pub struct StatArgs {
+    /// What symbolic links point to
+    #[arg(long, short = 'L')]
+    pub dereference: bool,
+    /// Paths in DFS
+    #[arg(value_name = "PATH", required = true, value_parser = dfs_path())]
+    pub paths: Vec<DfsPath>,
+}
+
+fn dfs_path() -> impl TypedValueParser<Value = DfsPath> {
+    OsStringValueParser::new().try_map(|text| DfsPath::parse(&text))
+}
+
+fn address(text: &str) -> Result<String, String> {
+    match profile::check_address(text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(error) => Err(error.message().to_owned()),
+    }
+}
+
+/// Whole or decimal seconds; a day is the longest.
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(secs) if (0.001..=86_400.0).contains(&secs) => Ok(Duration::from_secs_f64(secs)),
+        _ => Err("seconds are needed, 0.001 to 86400".to_owned()),
+    }
+}
+
+fn octal_mode(text: &str) -> Result<u32, String> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if digits && mode <= 0o7777 => Ok(mode),
+        _ => Err("an octal mode is needed, 0 to 7777".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        Args::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn command_line_is_consistent() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn last_argument_of_a_copy_is_the_destination() {
+        let Command::Upload(args) = parse("dfs upload -rp a b dfs:/c").unwrap().command else {
+            panic!("another command");
+        };
+        assert_eq!(args.sources, [PathBuf::from("a"), PathBuf::from("b")]);
+        assert_eq!(args.destination.as_bytes(), b"/c");
+        assert!(args.copy.recursive && args.copy.preserve && !args.copy.no_clobber);
+        assert!(parse("dfs upload a").is_err());
+        assert!(parse("dfs download /a").is_err());
+    }
+
+    #[test]
+    fn global_options_stand_anywhere() {
+        for line in ["dfs --json --timeout 2 status", "dfs status --json --timeout 2"] {
+            let args = parse(line).unwrap();
+            assert!(args.global.json);
+            assert_eq!(args.global.timeout, Duration::from_secs(2));
+        }
+    }
+
+    #[test]
+    fn malformed_values_are_refused_with_what_is_needed() {
+        for (line, words) in [
+            ("dfs ls a", "begins with a slash"),
+            ("dfs connect nowhere", "HOST:PORT is needed"),
+            ("dfs --coordinator h:x status", "HOST:PORT is needed"),
+            ("dfs status --timeout 0", "seconds are needed"),
+            ("dfs status --timeout inf", "seconds are needed"),
+            ("dfs mkdir -m 888 /a", "octal"),
+            ("dfs mkdir -m +7 /a", "octal"),
+            ("dfs mkdir -m 17777 /a", "octal"),
+            ("dfs rm", "PATH"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+            assert!(error.to_string().contains(words), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn ls_takes_h_for_sizes() {
+        let Command::Ls(args) = parse("dfs ls -lah /").unwrap().command else {
+            panic!("another command");
+        };
+        assert!(args.human_readable && args.long && args.all);
+    }
+}
