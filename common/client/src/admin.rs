@@ -1,9 +1,14 @@
 //! Administration: what an administrator may ask of a cluster.
 
+use dfs_common::FsResult;
 use dfs_common::cluster::NodeInfo;
-use dfs_common::{ErrorKind, FsResult};
+use dfs_common::limits::MESSAGE_BYTES_MAX;
+use dfs_proto::convert::node_info_from_wire;
+use dfs_proto::grpc::{channel_lazy, within};
+use dfs_proto::v1;
 use serde::Serialize;
 use std::time::Duration;
+use tonic::transport::Channel;
 
 /// State of a cluster.
 #[derive(Serialize, Clone, Debug, PartialEq, Eq)]
@@ -42,20 +47,51 @@ pub struct ClusterStatus {
     pub uptime_secs: u64,
 }
 
-/// Connection to a coordinator's admin service.
+/// Connection to a coordinator's admin service; clones share it.
 #[derive(Clone)]
-pub struct AdminClient {}
+pub struct AdminClient {
+    service: v1::admin_client::AdminClient<Channel>,
+    deadline: Duration,
+}
 
 impl AdminClient {
     /// For the coordinator at `host:port`; connects at the first call. `deadline` bounds each call.
     ///
     /// # Errors
-    /// `Invalid` if `coordinator` is not `host:port`.
-    pub fn connect_lazy(_coordinator: &str, _deadline: Duration) -> FsResult<Self> {
-        Err(ErrorKind::NotSupported.into())
+    /// `Invalid` if `coordinator` is not `host:port`, or outside a tokio runtime.
+    pub fn connect_lazy(coordinator: &str, deadline: Duration) -> FsResult<Self> {
+        let channel = channel_lazy(coordinator, deadline)?;
+        Ok(AdminClient {
+            service: v1::admin_client::AdminClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX),
+            deadline,
+        })
     }
+
     /// State of the cluster.
+    ///
+    /// # Errors
+    /// `Unavailable`, `TimedOut`.
     pub async fn status(&self) -> FsResult<ClusterStatus> {
-        Err(ErrorKind::NotSupported.into())
+        let mut service = self.service.clone();
+        let reply = within(self.deadline, service.status(v1::StatusRequest {})).await?;
+        let nodes: FsResult<Vec<NodeInfo>> = reply.nodes.into_iter().map(node_info_from_wire).collect();
+        Ok(ClusterStatus {
+            cluster: reply.cluster,
+            coordinator_version: reply.coordinator_version,
+            store: reply.store,
+            healthy: reply.healthy,
+            nodes: nodes?,
+            under_replicated: reply.under_replicated,
+            capacity_bytes: reply.capacity_bytes,
+            used_bytes: reply.used_bytes,
+            available_bytes: reply.available_bytes,
+            inodes: reply.inodes,
+            chunks: reply.chunks,
+            content_bytes: reply.content_bytes,
+            sessions: reply.sessions,
+            replication: reply.replication,
+            replication_floor: reply.replication_floor,
+            uptime_secs: reply.uptime_secs,
+        })
     }
 }

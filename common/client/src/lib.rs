@@ -1,14 +1,33 @@
 //! The client library: sessions, metadata operations, reading and writing with a memory cache, a path API and an
-//! administration API. The FUSE daemon and the command line are thin faces of it.
+//! administration API. The FUSE daemon, the command line and the gateway are thin faces of it.
+//!
+//! Entry points: [`Client`] (operations by inode number, one method per operation), [`PathApi`] (by path), [`AdminClient`].
+//! A program's unsaved writes live in `dirty`; `writer` makes them durable and visible in order; `reader` puts a read
+//! together from them, the extent map and the block cache; `session` keeps every call going while servers come and go.
 
 pub mod admin;
+mod client;
 pub mod config;
+mod dirty;
+mod extent_map;
+mod file;
+mod files;
+mod inodes;
+mod kernel_pages;
+mod names;
 pub mod paths;
-mod skeleton;
+mod placement;
+pub mod profile;
+mod reader;
+mod releases;
+mod session;
+mod table;
 pub mod types;
+mod waiting;
+mod writer;
 
 pub use admin::{AdminClient, ClusterStatus};
+pub use client::Client;
 pub use config::ClientConfig;
 pub use paths::{FileReader, FileWriter, PathApi};
-pub use skeleton::Client;
 pub use types::{Created, Entry, FileHandle, Invalidation, OpenFlags, OpenedFile};

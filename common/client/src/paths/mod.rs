@@ -1,91 +1,107 @@
-//! Operations by path.
+//! Operations by path, for the command line and the gateway: a path is resolved name by name at every call.
+
+mod transfer;
+mod tree;
+mod walk;
+
+pub use transfer::{FileReader, FileWriter};
+
+use crate::client::Client;
 use bytes::Bytes;
-use dfs_common::attr::{Attr, SetAttr};
+use dfs_common::attr::{Attr, FileKind, SetAttr};
 use dfs_common::op::RenameMode;
 use dfs_common::service::DirPage;
+use dfs_common::session::Caller;
 use dfs_common::{ErrorKind, FsResult};
 
-/// Operations by path.
-pub struct PathApi {}
+/// Operations on paths (`/a/b`, any bytes), on behalf of one caller. Symbolic links are followed, the last one unless
+/// said otherwise.
+///
+/// Common errors: `NotFound`, `NotDirectory`, `Loop`, `NameTooLong`, `PermissionDenied`.
+#[derive(Clone)]
+pub struct PathApi {
+    client: Client,
+    caller: Caller,
+}
+
 impl PathApi {
-    /// See the final documentation.
-    pub async fn stat(&self, _path: &[u8], _follow: bool) -> FsResult<Attr> {
-        Err(ErrorKind::NotSupported.into())
+    pub(crate) fn new(client: Client, caller: Caller) -> Self {
+        PathApi { client, caller }
     }
-    /// See the final documentation.
-    pub async fn readlink(&self, _path: &[u8]) -> FsResult<Bytes> {
-        Err(ErrorKind::NotSupported.into())
-    }
-    /// See the final documentation.
-    pub async fn list(&self, _path: &[u8], _cursor: u64, _limit: u32) -> FsResult<DirPage> {
-        Err(ErrorKind::NotSupported.into())
-    }
-    /// See the final documentation.
-    pub async fn mkdir(&self, _path: &[u8], _mode: u32, _parents: bool) -> FsResult<Attr> {
-        Err(ErrorKind::NotSupported.into())
-    }
-    /// See the final documentation.
-    pub async fn remove(&self, _path: &[u8]) -> FsResult<()> {
-        Err(ErrorKind::NotSupported.into())
-    }
-    /// See the final documentation.
-    pub async fn remove_tree(
-        &self,
-        _path: &[u8],
-        _on_removed: &mut (dyn FnMut(&[u8]) + Send),
-    ) -> FsResult<u64> {
-        Err(ErrorKind::NotSupported.into())
-    }
-    /// See the final documentation.
-    pub async fn rename(&self, _from: &[u8], _to: &[u8], _mode: RenameMode) -> FsResult<()> {
-        Err(ErrorKind::NotSupported.into())
-    }
-    /// See the final documentation.
-    pub async fn symlink(&self, _path: &[u8], _target: &[u8]) -> FsResult<Attr> {
-        Err(ErrorKind::NotSupported.into())
-    }
-    /// See the final documentation.
-    pub async fn set_attributes(&self, _path: &[u8], _set: SetAttr, _follow: bool) -> FsResult<Attr> {
-        Err(ErrorKind::NotSupported.into())
-    }
-    /// See the final documentation.
-    pub async fn reader(&self, _path: &[u8]) -> FsResult<FileReader> {
-        Err(ErrorKind::NotSupported.into())
-    }
-    /// See the final documentation.
-    pub async fn writer(&self, _path: &[u8], _mode: u32, _overwrite: bool) -> FsResult<FileWriter> {
-        Err(ErrorKind::NotSupported.into())
-    }
-}
 
-/// Reads one file.
-pub struct FileReader {
-    attr: Attr,
-}
-impl FileReader {
-    /// See the final documentation.
-    pub fn attr(&self) -> &Attr {
-        &self.attr
+    /// Attributes; of a symbolic link itself unless `follow`.
+    pub async fn stat(&self, path: &[u8], follow: bool) -> FsResult<Attr> {
+        Ok(self.find(path, follow).await?.attr)
     }
-    /// See the final documentation.
-    pub async fn read(&self, _offset: u64, _length: u32) -> FsResult<Bytes> {
-        Err(ErrorKind::NotSupported.into())
-    }
-    /// See the final documentation.
-    pub async fn close(self) {}
-}
 
-/// Writes one new file.
-pub struct FileWriter {}
-impl FileWriter {
-    /// See the final documentation.
-    pub async fn write(&mut self, _data: &[u8]) -> FsResult<()> {
-        Err(ErrorKind::NotSupported.into())
+    /// Target of a symbolic link.
+    ///
+    /// # Errors
+    /// `Invalid` if it is none.
+    pub async fn readlink(&self, path: &[u8]) -> FsResult<Bytes> {
+        let found = self.find(path, false).await?;
+        self.client.readlink(found.attr.ino).await
     }
-    /// See the final documentation.
-    pub async fn finish(self) -> FsResult<Attr> {
-        Err(ErrorKind::NotSupported.into())
+
+    /// A page of a directory after `cursor` (0: from the start), with attributes.
+    pub async fn list(&self, path: &[u8], cursor: u64, limit: u32) -> FsResult<DirPage> {
+        let found = self.find(path, true).await?;
+        self.client
+            .readdir(&self.caller, found.attr.ino, cursor, limit, true)
+            .await
     }
-    /// See the final documentation.
-    pub async fn abort(self) {}
+
+    /// Makes a directory. With `parents` the missing ones above it too, and one that exists is no error.
+    pub async fn mkdir(&self, path: &[u8], mode: u32, parents: bool) -> FsResult<Attr> {
+        if parents {
+            return self.make_directories(path, mode).await;
+        }
+        let place = self.place(path).await?;
+        let (parent, name) = place.named(ErrorKind::Exists)?;
+        Ok(self.client.mkdir(&self.caller, parent, name, mode).await?.attr)
+    }
+
+    /// Removes a file, a link or an empty directory; the last link is not followed.
+    pub async fn remove(&self, path: &[u8]) -> FsResult<()> {
+        let place = self.place(path).await?;
+        let (parent, name) = place.named(ErrorKind::Busy)?;
+        let found = self.client.lookup(&self.caller, parent, name).await?;
+        match found.attr.kind {
+            FileKind::Directory => self.client.rmdir(&self.caller, parent, name).await,
+            _ if place.directory => Err(walk::not_directory(path)),
+            _ => self.client.unlink(&self.caller, parent, name).await,
+        }
+    }
+
+    /// Moves a name; neither last link is followed.
+    pub async fn rename(&self, from: &[u8], to: &[u8], mode: RenameMode) -> FsResult<()> {
+        let (from, to) = (self.place(from).await?, self.place(to).await?);
+        let (parent, name) = from.named(ErrorKind::Busy)?;
+        let (new_parent, new_name) = to.named(ErrorKind::Busy)?;
+        self.client
+            .rename(&self.caller, parent, name, new_parent, new_name, mode)
+            .await
+    }
+
+    /// Makes a symbolic link at `path`.
+    pub async fn symlink(&self, path: &[u8], target: &[u8]) -> FsResult<Attr> {
+        let place = self.place(path).await?;
+        let (parent, name) = place.named(ErrorKind::Exists)?;
+        let target = Bytes::copy_from_slice(target);
+        Ok(self
+            .client
+            .symlink(&self.caller, parent, name, target)
+            .await?
+            .attr)
+    }
+
+    /// Changes attributes; of a symbolic link itself unless `follow`.
+    pub async fn set_attributes(&self, path: &[u8], set: SetAttr, follow: bool) -> FsResult<Attr> {
+        let found = self.find(path, follow).await?;
+        Ok(self
+            .client
+            .setattr(&self.caller, found.attr.ino, set, None)
+            .await?
+            .attr)
+    }
 }

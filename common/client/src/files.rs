@@ -1,0 +1,285 @@
+//! Operations on open files: one method per operation, named like it.
+
+use crate::client::{Client, Inner};
+use crate::extent_map::ExtentMap;
+use crate::file::{File, Handle};
+use crate::session::unexpected;
+use crate::types::{Created, FileHandle, OpenFlags, OpenedFile};
+use crate::waiting::What;
+use bytes::Bytes;
+use dfs_common::attr::{Attr, SetAttr};
+use dfs_common::extent::ExtentPage;
+use dfs_common::name::Name;
+use dfs_common::op::{OpReply, Operation};
+use dfs_common::session::Caller;
+use dfs_common::{ErrorKind, FsError, FsResult, Ino};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+impl OpenFlags {
+    fn writes(self) -> bool {
+        self.write || self.append
+    }
+}
+
+/// Open files.
+impl Client {
+    /// Opens a file, making it if it is absent; `exclusive` fails with `Exists` instead. The name is durable on return.
+    ///
+    /// # Errors
+    /// Those of open(2) with O_CREAT.
+    pub async fn create(
+        &self,
+        caller: &Caller,
+        parent: Ino,
+        name: &Name,
+        mode: u32,
+        exclusive: bool,
+        flags: OpenFlags,
+    ) -> FsResult<Created> {
+        let inner = self.inner();
+        let op = Operation::Create {
+            parent,
+            name: name.clone(),
+            mode,
+            exclusive,
+            read: flags.read,
+            write: flags.writes(),
+        };
+        let reply = inner
+            .mutate(What::of("create in the directory", parent), caller, op)
+            .await?;
+        let (attr, existed) = match reply {
+            OpReply::Created { entry, existed } => (entry.attr, existed),
+            other => return Err(unexpected(&other)),
+        };
+        let opened = inner.attach(caller, attr, None, !existed, flags);
+        let opened = self.truncated(caller, opened, flags).await?;
+        let entry = inner.entry(opened.attr);
+        Ok(Created {
+            entry,
+            handle: opened.handle,
+            existed,
+            keep_cache: opened.keep_cache,
+        })
+    }
+
+    /// Opens a file. What other clients saved before is seen by its reads.
+    ///
+    /// # Errors
+    /// Those of open(2); `Stale` if the inode is gone.
+    pub async fn open(&self, caller: &Caller, ino: Ino, flags: OpenFlags) -> FsResult<OpenedFile> {
+        let inner = self.inner();
+        let ask = |identity| {
+            inner
+                .metadata
+                .open(identity, caller.clone(), ino, flags.read, flags.writes())
+        };
+        let opened = inner.call(What::of("open", ino), ask).await?;
+        let opened = inner.attach(caller, opened.attr, Some(opened.extents), false, flags);
+        self.truncated(caller, opened, flags).await
+    }
+
+    /// Does what O_TRUNC asks for.
+    async fn truncated(&self, caller: &Caller, opened: OpenedFile, flags: OpenFlags) -> FsResult<OpenedFile> {
+        let inner = self.inner();
+        let file = inner.table.get(opened.handle)?.file.clone();
+        if !flags.truncate || file.state.lock().size() == 0 {
+            return Ok(opened);
+        }
+        let set = SetAttr {
+            size: Some(0),
+            ..SetAttr::default()
+        };
+        match self.setattr_open(caller, &file, set, flags.writes()).await {
+            Ok(entry) => Ok(OpenedFile {
+                attr: entry.attr,
+                keep_cache: false,
+                ..opened
+            }),
+            Err(error) => {
+                self.release(opened.handle).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Bytes from `offset`, at most `length`; short only at the end of the file. Sees every write of this client.
+    ///
+    /// # Errors
+    /// `BadHandle` if it is not open for reading; `Io` if no replica has the data.
+    pub async fn read(&self, handle: FileHandle, offset: u64, length: u32) -> FsResult<Bytes> {
+        let handle = self.inner().table.get(handle)?;
+        if !handle.read {
+            return Err(FsError::new(
+                ErrorKind::BadHandle,
+                "the file is not open for reading",
+            ));
+        }
+        self.inner().read_range(&handle, offset, length).await
+    }
+
+    /// Writes all of `data` into memory, at `offset` or, if the file was opened for appending, at its end; waits while too
+    /// much is unsaved. Not durable before [`Client::fsync`].
+    ///
+    /// # Errors
+    /// `BadHandle` if it is not open for writing; `NoSpace` and others if earlier writes could not be saved; `FileTooBig`.
+    pub async fn write(
+        &self,
+        caller: &Caller,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+    ) -> FsResult<u32> {
+        let handle = self.inner().table.get(handle)?;
+        if !handle.write {
+            return Err(FsError::new(
+                ErrorKind::BadHandle,
+                "the file is not open for writing",
+            ));
+        }
+        self.inner().write_range(&handle, caller, offset, data).await
+    }
+
+    /// close(2) of one descriptor: saves what is unsaved of the file, and reports an error of saving once per open file.
+    ///
+    /// # Errors
+    /// Why the file could not be saved.
+    pub async fn flush(&self, handle: FileHandle) -> FsResult<()> {
+        let inner = self.inner();
+        let handle = inner.table.get(handle)?;
+        let saved = inner.save(&handle.file).await;
+        let (errors, error) = {
+            let state = handle.file.state.lock();
+            (state.errors, state.error.clone())
+        };
+        let seen = handle.errors_seen.swap(errors, Ordering::SeqCst);
+        saved?;
+        match error {
+            Some(error) if seen < errors => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// On success everything written is durable on the datanodes and in the file's map.
+    ///
+    /// # Errors
+    /// As [`Client::flush`].
+    pub async fn fsync(&self, handle: FileHandle) -> FsResult<()> {
+        self.flush(handle).await
+    }
+
+    /// Last close of the handle. Never fails for the program and waits for nothing.
+    pub async fn release(&self, handle: FileHandle) {
+        let inner = self.inner();
+        let Some(handle) = inner.table.remove(handle) else {
+            return;
+        };
+        let unsaved = {
+            let mut state = handle.file.state.lock();
+            state.handles -= 1;
+            state.releases += usize::from(!handle.stale.load(Ordering::SeqCst));
+            state.handles == 0 && state.is_dirty()
+        };
+        if !unsaved {
+            inner.finish(&handle.file);
+            return;
+        }
+        let (task, file) = (inner.clone(), handle.file.clone());
+        inner.spawn(async move {
+            if let Err(error) = task.save(&file).await
+                && file.state.lock().handles == 0
+                && file.give_up(&task.dirty, None)
+            {
+                tracing::error!(ino = %file.ino, %error, "unsaved writes of a closed file are lost");
+                task.unsaved.forget(file.ino);
+            }
+            task.finish(&file);
+        });
+    }
+
+    /// Gives up what is unsaved of a file that is about to be removed.
+    pub(crate) fn discard(&self, handle: FileHandle) {
+        if let Ok(handle) = self.inner().table.get(handle) {
+            handle.file.give_up(&self.inner().dirty, None);
+            self.inner().unsaved.forget_clean(&handle.file);
+        }
+    }
+
+    /// True if [`Client::flush`] has nothing to do.
+    pub fn is_clean(&self, handle: FileHandle) -> bool {
+        match self.inner().table.get(handle) {
+            Ok(handle) => {
+                let state = handle.file.state.lock();
+                !state.is_dirty() && handle.errors_seen.load(Ordering::SeqCst) == state.errors
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+impl Inner {
+    /// A handle on what the coordinator opened. `new`: the file was made by this open.
+    fn attach(
+        &self,
+        caller: &Caller,
+        mut attr: Attr,
+        extents: Option<ExtentPage>,
+        new: bool,
+        flags: OpenFlags,
+    ) -> OpenedFile {
+        let version = attr.map_version;
+        let map = || match new {
+            true => ExtentMap::empty_file(version),
+            false => ExtentMap::default(),
+        };
+        let (file, first) = self.table.join(&attr, map);
+        let (keep_cache, errors) = {
+            let mut state = file.state.lock();
+            state.overlay(&mut attr);
+            if let Some(extents) = extents {
+                state.map.load(0, extents);
+            }
+            let keep = match first {
+                true => new || self.pages.are(attr.ino, version),
+                // Opening drops the pages of all handles of the inode.
+                false => !std::mem::take(&mut state.foreign),
+            };
+            (keep, state.errors)
+        };
+        let handle = self.table.insert(Handle {
+            file,
+            caller: caller.clone(),
+            read: flags.read,
+            write: flags.writes(),
+            append: flags.append,
+            stale: AtomicBool::new(false),
+            errors_seen: AtomicU64::new(errors),
+            pattern: Mutex::default(),
+        });
+        OpenedFile {
+            attr,
+            handle,
+            keep_cache,
+        }
+    }
+
+    /// Nothing may be left to do for the file: queues its releases and forgets it.
+    pub(crate) fn finish(&self, file: &Arc<File>) {
+        let releases = {
+            let mut state = file.state.lock();
+            if state.handles == 0 && state.is_dirty() {
+                return;
+            }
+            std::mem::take(&mut state.releases)
+        };
+        for _ in 0..releases {
+            self.releases.push(file.ino);
+        }
+        if let Some((attr, foreign)) = self.table.forget_unused(file) {
+            self.pages
+                .closed(file.ino, (!foreign).then_some(attr.map_version));
+        }
+    }
+}

@@ -1,0 +1,186 @@
+use super::*;
+use dfs_common::FileKind;
+use dfs_common::attr::Timestamp;
+
+const DIR: Ino = Ino(1);
+
+fn attr(ino: u64, mode: u32) -> Attr {
+    Attr {
+        ino: Ino(ino),
+        generation: 0,
+        kind: FileKind::File,
+        mode,
+        nlink: 1,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        size: 0,
+        allocated_bytes: 0,
+        atime: Timestamp::default(),
+        mtime: Timestamp::default(),
+        ctime: Timestamp::default(),
+        btime: Timestamp::default(),
+        map_version: 0,
+    }
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text.as_bytes().to_vec()).unwrap()
+}
+
+fn cache() -> Arc<LeasedCache> {
+    let cache = Arc::new(LeasedCache::default());
+    cache.begin(Instant::now() + Duration::from_secs(3600));
+    cache
+}
+
+fn answer(cache: &LeasedCache, text: &str) -> Option<Option<u64>> {
+    match cache.lookup(DIR, &name(text), |_| true) {
+        Answer::Unknown => None,
+        Answer::Absent => Some(None),
+        Answer::Found(attr) => Some(Some(attr.ino.0)),
+    }
+}
+
+/// A directory with the one name `a`, inode 7.
+fn filled() -> Arc<LeasedCache> {
+    let cache = cache();
+    let stamp = cache.stamp();
+    cache.put_attr(stamp, &attr(1, 0o755));
+    cache.put_attr(stamp, &attr(7, 0o644));
+    cache.put_name(stamp, DIR, &name("a"), Some(Ino(7)));
+    cache
+}
+
+#[test]
+fn known_names_and_attributes_are_answered_while_the_lease_runs() {
+    let cache = filled();
+    assert_eq!(answer(&cache, "a"), Some(Some(7)));
+    assert_eq!(answer(&cache, "b"), None);
+    cache.put_name(cache.stamp(), DIR, &name("b"), None);
+    assert_eq!(answer(&cache, "b"), Some(None));
+    assert!(cache.validity(Ino(7)) > Duration::ZERO);
+    assert!(matches!(cache.lookup(DIR, &name("a"), |_| false), Answer::Unknown));
+    cache.end();
+    assert_eq!(answer(&cache, "a"), None);
+    cache.put_attr(cache.stamp(), &attr(7, 0o644));
+    assert!(cache.attr(Ino(7)).is_none(), "no stream, no lease");
+    let expired = LeasedCache::default();
+    expired.begin(Instant::now());
+    expired.put_attr(expired.stamp(), &attr(7, 0o644));
+    assert!(expired.attr(Ino(7)).is_none());
+    expired.extend(Instant::now() + Duration::from_secs(60));
+    assert!(expired.attr(Ino(7)).is_some());
+}
+
+#[test]
+fn reply_that_a_recall_overtook_is_not_remembered() {
+    let cache = filled();
+    let stamp = cache.stamp();
+    cache.recall(&[DIR, Ino(7)]);
+    cache.put_attr(stamp, &attr(7, 0o600));
+    cache.put_name(stamp, DIR, &name("a"), Some(Ino(7)));
+    cache.put_complete(stamp, DIR);
+    assert!(cache.attr(Ino(7)).is_none());
+    assert_eq!(answer(&cache, "a"), None);
+    let stamp = cache.stamp();
+    cache.end();
+    cache.begin(Instant::now() + Duration::from_secs(60));
+    cache.put_attr(stamp, &attr(7, 0o600));
+    assert!(cache.attr(Ino(7)).is_none(), "the stream was another one");
+}
+
+#[test]
+fn complete_directory_answers_for_names_never_asked() {
+    let cache = filled();
+    cache.put_complete(cache.stamp(), DIR);
+    assert_eq!(answer(&cache, "never asked"), Some(None));
+    let change = cache.begin_change(&[DIR], &[(DIR, &name("new"))], false);
+    assert_eq!(answer(&cache, "new"), None, "it is being made");
+    assert_eq!(answer(&cache, "other"), Some(None));
+    change.finish(Outcome {
+        names: vec![Some(Ino(8))],
+        attr: Some(&attr(8, 0o644)),
+        leased: &[DIR, Ino(8)],
+        ..Outcome::default()
+    });
+    assert_eq!(answer(&cache, "new"), Some(Some(8)));
+    assert_eq!(answer(&cache, "other"), Some(None));
+    assert!(cache.attr(DIR).is_none(), "its times changed");
+    let change = cache.begin_change(&[DIR], &[(DIR, &name("new"))], false);
+    drop(change);
+    assert_eq!(answer(&cache, "new"), None, "nobody knows what became of it");
+    assert_eq!(answer(&cache, "other"), None);
+}
+
+#[test]
+fn refused_change_leaves_names_as_they_were() {
+    let cache = filled();
+    cache.begin_change(&[DIR], &[(DIR, &name("a"))], false).finish(Outcome::default());
+    assert_eq!(answer(&cache, "a"), Some(Some(7)));
+}
+
+#[test]
+fn change_during_which_a_recall_came_is_not_remembered() {
+    let cache = filled();
+    cache.put_complete(cache.stamp(), DIR);
+    let change = cache.begin_change(&[DIR], &[(DIR, &name("b"))], false);
+    cache.recall(&[DIR]);
+    let stamp = cache.stamp();
+    cache.put_attr(stamp, &attr(1, 0o755));
+    change.finish(Outcome {
+        names: vec![Some(Ino(8))],
+        attr: Some(&attr(8, 0o644)),
+        leased: &[Ino(8)],
+        ..Outcome::default()
+    });
+    assert_eq!(answer(&cache, "b"), None);
+    assert_eq!(answer(&cache, "c"), None);
+}
+
+#[test]
+fn read_that_began_during_a_change_is_not_remembered() {
+    let cache = filled();
+    let change = cache.begin_change(&[Ino(7)], &[], true);
+    assert!(cache.attr(Ino(7)).is_none());
+    let stamp = cache.stamp();
+    change.finish(Outcome {
+        attr: Some(&attr(7, 0o600)),
+        leased: &[Ino(7)],
+        ..Outcome::default()
+    });
+    cache.put_attr(stamp, &attr(7, 0o644));
+    assert_eq!(cache.attr(Ino(7)).unwrap().mode, 0o600);
+}
+
+#[test]
+fn new_directory_is_known_to_be_empty() {
+    let cache = filled();
+    let change = cache.begin_change(&[DIR], &[(DIR, &name("d"))], false);
+    change.finish(Outcome {
+        names: vec![Some(Ino(9))],
+        attr: Some(&attr(9, 0o755)),
+        new_directory: Some(Ino(9)),
+        leased: &[DIR, Ino(9)],
+        ..Outcome::default()
+    });
+    assert!(matches!(cache.lookup(Ino(9), &name("x"), |_| true), Answer::Absent));
+}
+
+#[test]
+fn memory_is_bounded_and_what_was_dropped_is_not_answered() {
+    let cache = cache();
+    let stamp = cache.stamp();
+    for ino in 1..=INODES_MAX as u64 + 10 {
+        cache.put_attr(stamp, &attr(ino, 0o644));
+    }
+    assert_eq!(cache.inner.lock().inodes.len(), INODES_MAX);
+    assert!(cache.attr(Ino(1)).is_none());
+    let stamp = cache.stamp();
+    cache.recall(&[Ino(5)]);
+    for ino in 1000..=INODES_MAX as u64 + 2000 {
+        cache.put_attr(cache.stamp(), &attr(ino, 0o644));
+    }
+    cache.put_attr(stamp, &attr(5, 0o600));
+    assert!(cache.attr(Ino(5)).is_none(), "its recall is forgotten, but not that there was one");
+}

@@ -1,0 +1,190 @@
+//! Keeping the session alive, resuming it, and going on without it.
+//!
+//! All callers that find the session fenced share one recovery. Resuming declares every open file. If the session is gone
+//! for good, its grants and numbers are worthless: unsaved data is given up (its commit would be refused, and others may
+//! have written since) and reported at the next fsync or close; open files are opened again in the new session.
+
+use super::Live;
+use crate::client::Inner;
+use crate::waiting::{What, within};
+use dfs_common::limits::{CALL_DEADLINE, SESSION_KEEPALIVE};
+use dfs_common::session::{Identity, OpenDeclaration, OpenSession, SessionGrant};
+use dfs_common::{ErrorKind, FsError, FsResult};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// After a failed keep-alive the next one follows sooner.
+const KEEPALIVE_AGAIN: Duration = Duration::from_secs(1);
+/// Longest name of a client, in bytes.
+const CLIENT_NAME_BYTES_MAX: usize = 255;
+
+/// `name` cut to what a session may be called.
+pub(crate) fn client_name(name: &str) -> String {
+    let mut end = name.len().min(CLIENT_NAME_BYTES_MAX);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    name[..end].to_string()
+}
+
+impl Inner {
+    async fn request(
+        &self,
+        resume: Option<Identity>,
+        opened: Vec<OpenDeclaration>,
+    ) -> FsResult<(SessionGrant, Instant)> {
+        let what = match resume {
+            Some(_) => What::new("resuming the session"),
+            None => What::new("opening a session"),
+        };
+        let mut attempts = self.attempts(what);
+        loop {
+            let sent = Instant::now();
+            let request = OpenSession {
+                client_name: client_name(&self.config.client_name),
+                resume,
+                opened: opened.clone(),
+            };
+            match within(CALL_DEADLINE, self.metadata.open_session(request)).await {
+                Ok(grant) => return Ok((grant, sent)),
+                Err(error) => attempts.pause(error).await?,
+            }
+        }
+    }
+
+    /// Makes the session usable again after a call under `stamp` found it fenced. Cancel-safe.
+    ///
+    /// # Errors
+    /// Those of opening a session, when the patience ends; `Unavailable` after shutdown.
+    pub(crate) async fn recover(&self, stamp: u64) -> FsResult<()> {
+        let _one = self.session.recovering.lock().await;
+        let live = self.session.live();
+        if live.stamp != stamp {
+            return Ok(());
+        }
+        if self.closing.load(Ordering::SeqCst) {
+            return Err(FsError::new(ErrorKind::Unavailable, "the client was shut down"));
+        }
+        match self
+            .request(Some(live.identity), self.table.declarations(&self.releases))
+            .await
+        {
+            Ok((grant, sent)) => {
+                tracing::info!(session = %live.identity.session, "session resumed");
+                *self.session.live.write() = Live::new(&grant, sent, live.generation, live.stamp + 1);
+                return Ok(());
+            }
+            Err(error) if error.kind() == ErrorKind::SessionFenced => {
+                tracing::warn!(session = %live.identity.session, %error, "the session is gone: opening a new one");
+            }
+            Err(error) => return Err(error),
+        }
+        let (grant, sent) = self.request(None, Vec::new()).await?;
+        if grant.cluster != live.cluster {
+            return Err(FsError::new(
+                ErrorKind::Unauthenticated,
+                format!(
+                    "the coordinator serves cluster {} now, not {}: mount again",
+                    grant.cluster, live.cluster
+                ),
+            ));
+        }
+        let new = Live::new(&grant, sent, live.generation + 1, live.stamp + 1);
+        self.give_up_unsaved();
+        self.releases.clear();
+        self.grants.clear();
+        self.session.numbers.restart(new.generation);
+        *self.session.live.write() = new;
+        self.open_again(new.identity).await;
+        Ok(())
+    }
+
+    /// Unsaved data of the ended session is lost: every open file that had some reports it.
+    fn give_up_unsaved(&self) {
+        for file in self.table.files() {
+            let error = FsError::new(
+                ErrorKind::Io,
+                "the session ended before the data was saved: unsaved writes are lost",
+            );
+            if file.give_up(&self.dirty, Some(error)) {
+                tracing::error!(ino = %file.ino, "unsaved writes are lost: the session ended before they were saved");
+            }
+        }
+    }
+
+    /// Opens every handle again, by its inode number.
+    async fn open_again(&self, identity: Identity) {
+        for handle in self.table.handles() {
+            let ino = handle.file.ino;
+            let mut attempts = self.attempts(What::of("opening again", ino));
+            let outcome = loop {
+                let call =
+                    self.metadata
+                        .open(identity, handle.caller.clone(), ino, handle.read, handle.write);
+                match within(CALL_DEADLINE, call).await {
+                    Ok(opened) => break Ok(opened),
+                    Err(error) => {
+                        if let Err(error) = attempts.pause(error).await {
+                            break Err(error);
+                        }
+                    }
+                }
+            };
+            match outcome {
+                Ok(opened) => handle.file.refresh(opened),
+                Err(error) => {
+                    tracing::warn!(%ino, %error, "an open file could not be opened again");
+                    handle.stale.store(true, Ordering::SeqCst);
+                }
+            }
+        }
+    }
+
+    /// Renews the lease until the client stops.
+    pub(crate) async fn keep_alive(self: Arc<Self>) {
+        let mut interval = SESSION_KEEPALIVE;
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(interval) => {}
+            }
+            let live = self.session.live();
+            let sent = Instant::now();
+            let call = within(SESSION_KEEPALIVE, self.metadata.keep_alive(live.identity));
+            let answer = tokio::select! {
+                () = self.stop.cancelled() => return,
+                answer = call => answer,
+            };
+            interval = SESSION_KEEPALIVE;
+            match answer {
+                Ok(lease) => {
+                    let mut now = self.session.live.write();
+                    if now.stamp == live.stamp {
+                        now.lease_until = now.lease_until.max(sent + lease);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::SessionFenced => {
+                    let recovery = async { self.recover(live.stamp).await };
+                    tokio::select! {
+                        () = self.stop.cancelled() => return,
+                        outcome = recovery => if let Err(error) = outcome {
+                            tracing::error!(%error, "the session could not be recovered");
+                        }
+                    }
+                }
+                Err(error) => {
+                    interval = KEEPALIVE_AGAIN;
+                    let over = Instant::now()
+                        .saturating_duration_since(live.lease_until)
+                        .as_secs();
+                    if over > 0 {
+                        tracing::warn!(%error, over, "the session's lease ran out: it may be lost");
+                    } else {
+                        tracing::debug!(%error, "keep-alive failed");
+                    }
+                }
+            }
+        }
+    }
+}

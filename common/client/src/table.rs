@@ -1,0 +1,116 @@
+//! Open files of this client: handles, and the inodes that they share.
+//!
+//! An inode stays in the table while a handle is open, something is unsaved, or its release is not queued yet.
+
+use crate::extent_map::ExtentMap;
+use crate::file::{File, Handle};
+use crate::releases::Releases;
+use crate::types::FileHandle;
+use dfs_common::attr::Attr;
+use dfs_common::session::OpenDeclaration;
+use dfs_common::{ErrorKind, FsError, FsResult, Ino};
+use parking_lot::{Mutex, RwLock};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Handles and open inodes.
+#[derive(Default)]
+pub(crate) struct Table {
+    next: AtomicU64,
+    handles: RwLock<HashMap<u64, Arc<Handle>>>,
+    files: Mutex<HashMap<Ino, Arc<File>>>,
+}
+
+impl Table {
+    /// The open inode, counted one handle more; made from `attr` and `map` if it is not open.
+    pub(crate) fn join(&self, attr: &Attr, map: impl FnOnce() -> ExtentMap) -> (Arc<File>, bool) {
+        let mut files = self.files.lock();
+        let mut new = false;
+        let file = files.entry(attr.ino).or_insert_with(|| {
+            new = true;
+            Arc::new(File::new(attr.clone(), map()))
+        });
+        file.state.lock().handles += 1;
+        (file.clone(), new)
+    }
+
+    pub(crate) fn insert(&self, handle: Handle) -> FileHandle {
+        let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
+        self.handles.write().insert(id, Arc::new(handle));
+        FileHandle(id)
+    }
+
+    /// # Errors
+    /// `BadHandle` if it is not open; `Stale` if it was lost with its session.
+    pub(crate) fn get(&self, handle: FileHandle) -> FsResult<Arc<Handle>> {
+        let found = self.handles.read().get(&handle.0).cloned();
+        let found = found.ok_or_else(|| FsError::new(ErrorKind::BadHandle, "the file is not open"))?;
+        if found.stale.load(Ordering::SeqCst) {
+            return Err(FsError::new(
+                ErrorKind::Stale,
+                "the file was open in a session that was lost, and could not be opened again",
+            ));
+        }
+        Ok(found)
+    }
+
+    pub(crate) fn remove(&self, handle: FileHandle) -> Option<Arc<Handle>> {
+        self.handles.write().remove(&handle.0)
+    }
+
+    /// The inode if it is open.
+    pub(crate) fn file(&self, ino: Ino) -> Option<Arc<File>> {
+        self.files.lock().get(&ino).cloned()
+    }
+
+    /// Forgets the inode unless it is still needed. Answers the last known attributes, if it was forgotten.
+    pub(crate) fn forget_unused(&self, file: &Arc<File>) -> Option<(Attr, bool)> {
+        let mut files = self.files.lock();
+        let state = file.state.lock();
+        let unused = state.handles == 0 && state.releases == 0 && !state.is_dirty() && !state.saving;
+        if !unused || !files.get(&file.ino).is_some_and(|known| Arc::ptr_eq(known, file)) {
+            return None;
+        }
+        files.remove(&file.ino);
+        Some((state.attr.clone(), state.foreign))
+    }
+
+    /// Every open inode.
+    pub(crate) fn files(&self) -> Vec<Arc<File>> {
+        self.files.lock().values().cloned().collect()
+    }
+
+    /// Every open handle.
+    pub(crate) fn handles(&self) -> Vec<Arc<Handle>> {
+        self.handles.read().values().cloned().collect()
+    }
+
+    /// What a resumed session declares: one entry per open, those included whose release was not sent yet.
+    pub(crate) fn declarations(&self, releases: &Releases) -> Vec<OpenDeclaration> {
+        let closing = |ino| OpenDeclaration {
+            ino,
+            read: true,
+            write: false,
+        };
+        let mut opened: Vec<OpenDeclaration> = releases.pending().into_iter().map(closing).collect();
+        for handle in self.handles.read().values() {
+            opened.push(OpenDeclaration {
+                ino: handle.file.ino,
+                read: handle.read,
+                write: handle.write,
+            });
+        }
+        for file in self.files.lock().values() {
+            let closing = OpenDeclaration {
+                ino: file.ino,
+                read: true,
+                // It may have to be saved before.
+                write: true,
+            };
+            let count = file.state.lock().releases;
+            opened.extend(std::iter::repeat_n(closing, count));
+        }
+        opened
+    }
+}

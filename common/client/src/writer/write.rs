@@ -1,0 +1,167 @@
+//! write(2): into the active generation, within the budget of unsaved bytes.
+
+use crate::client::Inner;
+use crate::dirty::Active;
+use crate::file::{File, Handle};
+use dfs_common::clock::Clock;
+use dfs_common::limits::FILE_BYTES_MAX;
+use dfs_common::session::Caller;
+use dfs_common::{ErrorKind, FsError, FsResult};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A writer that waits for memory looks this often whether saving works at all.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// # Errors
+/// Why saving the file does not work: memory must not fill with more that cannot be saved.
+fn not_failing(file: &Arc<File>) -> FsResult<()> {
+    match &file.state.lock().failing {
+        Some(error) => Err(error.clone()),
+        None => Ok(()),
+    }
+}
+
+/// What one step of a write did.
+struct Step {
+    taken: usize,
+    grew: u64,
+    /// A generation was sealed: its sequence number, first offset and body.
+    full: bool,
+}
+
+impl Inner {
+    /// Writes all of `data`; waits while too much is unsaved. Cancelled, it may have written a part.
+    pub(crate) async fn write_range(
+        self: &Arc<Self>,
+        handle: &Arc<Handle>,
+        caller: &Caller,
+        offset: u64,
+        data: &[u8],
+    ) -> FsResult<u32> {
+        let length = u32::try_from(data.len())
+            .map_err(|_| FsError::new(ErrorKind::Invalid, "a write has less than 4 GiB"))?;
+        let end = offset.saturating_add(u64::from(length));
+        if !handle.append && end > FILE_BYTES_MAX {
+            return Err(FsError::new(ErrorKind::FileTooBig, "the file would be too large"));
+        }
+        let file = &handle.file;
+        not_failing(file)?;
+        let mut done = 0;
+        // An append that fits in one commit is one, so that nobody's append comes between its parts.
+        let mut whole = handle.append;
+        while done < data.len() {
+            let rest = &data[done..];
+            let part = &rest[..rest.len().min(self.dirty.reservation_max())];
+            self.reserve(file, part.len()).await?;
+            let step = self.step(handle, caller, offset + done as u64, part, whole);
+            self.dirty.give_back(part.len() as u64 - step.grew);
+            whole &= step.taken == 0;
+            done += step.taken;
+            if step.full {
+                self.save_in_background(file);
+            }
+        }
+        Ok(length)
+    }
+
+    /// Takes `bytes` of the budget, waiting for others to be saved.
+    async fn reserve(&self, file: &Arc<File>, bytes: usize) -> FsResult<()> {
+        while !self.dirty.try_reserve(bytes) {
+            let waiting = self.dirty.reserve(bytes);
+            if tokio::time::timeout(LOOK_AGAIN, waiting).await.is_ok() {
+                break;
+            }
+            not_failing(file)?;
+        }
+        Ok(())
+    }
+
+    /// One step under the lock: takes a part, or seals what is in the way.
+    fn step(
+        self: &Arc<Self>,
+        handle: &Arc<Handle>,
+        caller: &Caller,
+        offset: u64,
+        part: &[u8],
+        whole: bool,
+    ) -> Step {
+        let log_max = self.session.live().chunk_bytes;
+        let file = &handle.file;
+        let mut state = file.state.lock();
+        let size = state.size();
+        let was_clean = !state.is_dirty();
+        if let Some(active) = &state.active {
+            let other_mode = active.append_base.is_some() != handle.append;
+            let too_full = whole && active.length() + part.len() as u64 > log_max;
+            let done = active.length() >= log_max;
+            if other_mode || too_full || done {
+                self.seal_locked(&mut state, file);
+                return Step {
+                    taken: 0,
+                    grew: 0,
+                    full: true,
+                };
+            }
+        }
+        let mtime = self.clock.now();
+        let base = handle.append.then_some(size);
+        let active = state.active.get_or_insert_with(|| Active::new(base, caller));
+        let at = if handle.append { size } else { offset };
+        let (taken, grew) = active.write(&self.pool, at, part, log_max);
+        active.mtime = mtime;
+        active.clear_setid |= caller.uid != 0;
+        let full = active.length() >= log_max || taken < part.len();
+        if full {
+            self.seal_locked(&mut state, file);
+        }
+        drop(state);
+        if was_clean {
+            self.unsaved.add(file);
+        }
+        Step { taken, grew, full }
+    }
+
+    fn seal_locked(self: &Arc<Self>, state: &mut crate::file::FileState, file: &Arc<File>) {
+        state.seal();
+        if let Some(sealed) = state.sealed.back() {
+            let offset = sealed.spans.first().map_or(0, |span| span.offset);
+            if sealed.body.length >= super::save::UPLOAD_AHEAD_MIN {
+                self.upload_ahead(file, offset, sealed.body.clone());
+            }
+        }
+    }
+
+    /// Makes sure that somebody saves the sealed generations.
+    fn save_in_background(self: &Arc<Self>, file: &Arc<File>) {
+        {
+            let mut state = file.state.lock();
+            if state.saving || state.sealed.is_empty() {
+                return;
+            }
+            state.saving = true;
+        }
+        let (inner, file) = (self.clone(), file.clone());
+        self.spawn(async move {
+            loop {
+                let last = {
+                    let mut state = file.state.lock();
+                    match state.sealed.back() {
+                        Some(sealed) => sealed.sequence,
+                        None => {
+                            state.saving = false;
+                            break;
+                        }
+                    }
+                };
+                let _order = file.order.lock().await;
+                if let Err(error) = inner.save_up_to(&file, last).await {
+                    tracing::warn!(ino = %file.ino, %error, "unsaved data could not be saved");
+                    file.state.lock().saving = false;
+                    break;
+                }
+            }
+            inner.finish(&file);
+        });
+    }
+}
