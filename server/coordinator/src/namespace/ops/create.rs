@@ -79,3 +79,86 @@ fn check_open(file: &Inode, caller: &Caller, read: bool, write: bool) -> FsResul
     let wanted = if read { READ } else { 0 } | if write { WRITE } else { 0 };
     permission::check(&file.attr, caller, wanted)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::namespace::fixture::{Fixture, kind, name, user};
+    use dfs_common::op::{OpReply, Operation};
+    use dfs_common::session::Caller;
+    use dfs_common::{ErrorKind, FileKind, Ino};
+
+    fn existed(result: &dfs_common::op::OpResult) -> bool {
+        match result {
+            Ok(OpReply::Created { existed, .. }) => *existed,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn new_file_is_open_whatever_its_mode_and_an_old_one_by_its_bits() {
+        let mut fixture = Fixture::default();
+        assert!(!existed(&fixture.create_as(&user(5), Ino::ROOT, "f", 0o400)));
+        let before = fixture.attr(Ino::ROOT);
+        assert_eq!(
+            kind(&fixture.create_as(&user(5), Ino::ROOT, "f", 0o777)),
+            ErrorKind::PermissionDenied
+        );
+        assert!(existed(&fixture.create_as(&Caller::root(), Ino::ROOT, "f", 0o777)));
+        let ino = fixture.ino(Ino::ROOT, "f");
+        assert_eq!((fixture.attr(ino).mode, fixture.attr(ino).uid), (0o400, 5));
+        assert_eq!(fixture.attr(Ino::ROOT), before, "an open changes no directory");
+        fixture.assert_clean();
+    }
+
+    #[test]
+    fn exclusive_refuses_any_existing_name() {
+        let mut fixture = Fixture::default();
+        fixture.symlink(Ino::ROOT, "dangling", b"nowhere").unwrap();
+        fixture.file(Ino::ROOT, "f");
+        for text in ["dangling", "f"] {
+            let operation = Operation::Create {
+                parent: Ino::ROOT,
+                name: name(text),
+                mode: 0o644,
+                exclusive: true,
+                read: true,
+                write: false,
+            };
+            assert_eq!(kind(&fixture.root(operation)), ErrorKind::Exists);
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_opened() {
+        let mut fixture = Fixture::default();
+        fixture.mkdir(Ino::ROOT, "d");
+        fixture.symlink(Ino::ROOT, "l", b"f").unwrap();
+        let fifo = FileKind::Fifo;
+        fixture
+            .mknod_as(&Caller::root(), Ino::ROOT, "p", fifo, 0o666)
+            .unwrap();
+        for (text, error) in [
+            ("d", ErrorKind::IsDirectory),
+            ("l", ErrorKind::Loop),
+            ("p", ErrorKind::NotSupported),
+        ] {
+            assert_eq!(
+                kind(&fixture.create_as(&Caller::root(), Ino::ROOT, text, 0o644)),
+                error
+            );
+        }
+    }
+
+    #[test]
+    fn directory_that_may_not_be_written_refuses_new_files_only() {
+        let mut fixture = Fixture::default();
+        let above = fixture.mkdir(Ino::ROOT, "above");
+        let file = fixture.file(above, "f");
+        fixture.chmod(file, 0o666).unwrap();
+        assert!(existed(&fixture.create_as(&user(5), above, "f", 0o644)));
+        assert_eq!(
+            kind(&fixture.create_as(&user(5), above, "g", 0o644)),
+            ErrorKind::PermissionDenied
+        );
+    }
+}

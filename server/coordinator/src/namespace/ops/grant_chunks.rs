@@ -50,3 +50,50 @@ pub fn apply(txn: &mut Txn<'_>, ctx: &ApplyContext<'_>, count: u32) -> FsResult<
     };
     Ok(OpReply::Chunks((first..below).zip(groups).map(sign).collect()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::namespace::fixture::{Fixture, ME, kind};
+    use dfs_common::PgId;
+    use dfs_common::op::Operation;
+
+    #[test]
+    fn numbers_are_given_once_each_with_a_capability_to_write() {
+        let mut fixture = Fixture::default();
+        let mut seen = std::collections::BTreeSet::new();
+        for count in [1, 3, GRANT_CHUNKS_MAX] {
+            let Ok(OpReply::Chunks(granted)) = fixture.root(Operation::GrantChunks { count }) else {
+                panic!("not granted");
+            };
+            assert_eq!(granted.len(), count as usize);
+            for capability in granted {
+                let chunk = capability.chunk;
+                assert_eq!(chunk.session(), ME);
+                assert!([PgId(1), PgId(2)].contains(&chunk.group()));
+                assert!(seen.insert(chunk.sequence()));
+                let verified = fixture.key.verify(&capability, chunk, ChunkAccess::Write, 0);
+                assert!(verified.is_ok());
+            }
+        }
+        assert_eq!(seen.last(), Some(&(u64::from(GRANT_CHUNKS_MAX) + 3)));
+        for count in [0, GRANT_CHUNKS_MAX + 1] {
+            assert_eq!(
+                kind(&fixture.root(Operation::GrantChunks { count })),
+                ErrorKind::Invalid
+            );
+        }
+    }
+
+    #[test]
+    fn ended_session_gets_nothing() {
+        let mut fixture = Fixture {
+            session: SessionId(77),
+            ..Fixture::default()
+        };
+        assert_eq!(
+            kind(&fixture.root(Operation::GrantChunks { count: 1 })),
+            ErrorKind::SessionFenced
+        );
+    }
+}

@@ -49,3 +49,86 @@ pub fn apply(
     parent.put(txn);
     Ok(OpReply::Entry(Entry { attr: inode.attr }))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::namespace::fixture::{Fixture, kind, user};
+    use crate::namespace::inode::Inode;
+    use crate::namespace::txn::Txn;
+    use crate::store::MetaStore;
+    use dfs_common::limits::LINKS_MAX;
+    use dfs_common::session::Caller;
+    use dfs_common::{ErrorKind, Ino};
+
+    #[test]
+    fn both_names_are_of_one_inode() {
+        let mut fixture = Fixture::default();
+        let above = fixture.mkdir(Ino::ROOT, "above");
+        let file = fixture.file(Ino::ROOT, "f");
+        let mtime = fixture.attr(file).mtime;
+        fixture.link_as(&Caller::root(), file, above, "g").unwrap();
+        let attr = fixture.attr(file);
+        assert_eq!((attr.nlink, attr.ctime, attr.mtime), (2, fixture.now(), mtime));
+        assert_eq!(fixture.attr(above).mtime, fixture.now());
+        assert_eq!(fixture.ino(above, "g"), file);
+        fixture.unlink_as(&Caller::root(), Ino::ROOT, "f").unwrap();
+        assert_eq!(fixture.attr(file).nlink, 1);
+        fixture.assert_clean();
+    }
+
+    #[test]
+    fn directories_existing_names_and_foreign_directories_are_refused() {
+        let mut fixture = Fixture::default();
+        let above = fixture.mkdir(Ino::ROOT, "above");
+        let file = fixture.file(Ino::ROOT, "f");
+        let root = Caller::root();
+        assert_eq!(
+            kind(&fixture.link_as(&root, above, Ino::ROOT, "x")),
+            ErrorKind::NotPermitted
+        );
+        assert_eq!(
+            kind(&fixture.link_as(&root, file, Ino::ROOT, "above")),
+            ErrorKind::Exists
+        );
+        assert_eq!(
+            kind(&fixture.link_as(&user(5), file, above, "x")),
+            ErrorKind::PermissionDenied
+        );
+        assert_eq!(
+            kind(&fixture.link_as(&root, Ino(999), Ino::ROOT, "x")),
+            ErrorKind::Stale
+        );
+    }
+
+    #[test]
+    fn removed_file_gets_no_new_name() {
+        let mut fixture = Fixture::default();
+        let file = fixture.open_file("f");
+        fixture.unlink_as(&Caller::root(), Ino::ROOT, "f").unwrap();
+        assert_eq!(
+            kind(&fixture.link_as(&Caller::root(), file, Ino::ROOT, "g")),
+            ErrorKind::NotFound
+        );
+        fixture.assert_clean();
+    }
+
+    #[test]
+    fn names_of_one_file_are_bounded() {
+        let mut fixture = Fixture::default();
+        let file = fixture.file(Ino::ROOT, "f");
+        let mut txn = Txn::new(&fixture.store);
+        let mut inode = Inode::get(&txn, file).unwrap();
+        inode.attr.nlink = LINKS_MAX - 1;
+        inode.put(&mut txn);
+        let batch = txn.into_batch();
+        fixture.store.commit(batch).unwrap();
+        fixture.link_as(&Caller::root(), file, Ino::ROOT, "g").unwrap();
+        let operation = dfs_common::op::Operation::Link {
+            ino: file,
+            parent: Ino::ROOT,
+            name: crate::namespace::fixture::name("h"),
+        };
+        let (result, _) = fixture.try_apply(&Caller::root(), &operation);
+        assert_eq!(kind(&result), ErrorKind::TooManyLinks);
+    }
+}

@@ -27,3 +27,38 @@ pub fn apply(
     inode.put(txn);
     Ok(OpReply::Attr(inode.attr))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::namespace::fixture::{Fixture, kind, user};
+    use crate::namespace::read;
+    use dfs_common::op::XattrMode::Set;
+    use dfs_common::session::Caller;
+    use dfs_common::{ErrorKind, Ino};
+
+    #[test]
+    fn removed_attribute_is_gone_and_makes_room() {
+        let mut fixture = Fixture::default();
+        let file = fixture.file(Ino::ROOT, "f");
+        let root = Caller::root();
+        for name in ["user.a", "user.b"] {
+            fixture.setxattr_as(&root, file, name, b"value", Set).unwrap();
+        }
+        fixture.removexattr_as(&root, file, "user.a").unwrap();
+        assert_eq!(fixture.attr(file).ctime, fixture.now());
+        assert_eq!(read::listxattr(&fixture.store, &root, file).unwrap(), ["user.b"]);
+        assert_eq!(
+            kind(&fixture.removexattr_as(&root, file, "user.a")),
+            ErrorKind::NoAttribute
+        );
+        assert_eq!(
+            kind(&fixture.removexattr_as(&user(5), file, "user.b")),
+            ErrorKind::PermissionDenied
+        );
+        assert_eq!(
+            kind(&fixture.removexattr_as(&root, file, "system.x")),
+            ErrorKind::NotSupported
+        );
+        fixture.assert_clean();
+    }
+}

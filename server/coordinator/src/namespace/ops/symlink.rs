@@ -45,3 +45,40 @@ pub fn apply(
     let made = inode::make(txn, ctx, caller, &mut parent, name, new)?;
     Ok(OpReply::Entry(Entry { attr: made.attr }))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::namespace::fixture::{Fixture, kind};
+    use crate::namespace::read;
+    use dfs_common::{ErrorKind, FileKind, Ino};
+
+    #[test]
+    fn link_keeps_its_target_and_length() {
+        let mut fixture = Fixture::default();
+        let target = vec![b'\xff'; 4095];
+        let ino = fixture.symlink(Ino::ROOT, "l", &target).unwrap();
+        let attr = fixture.attr(ino);
+        assert_eq!(
+            (attr.kind, attr.mode, attr.size, attr.nlink),
+            (FileKind::Symlink, 0o777, 4095, 1)
+        );
+        assert_eq!(read::readlink(&fixture.store, ino).unwrap(), target);
+        assert_eq!(
+            kind(&read::readlink(&fixture.store, Ino::ROOT)),
+            ErrorKind::Invalid
+        );
+        fixture.assert_clean();
+    }
+
+    #[test]
+    fn target_is_bounded_and_not_empty() {
+        let mut fixture = Fixture::default();
+        for (target, error) in [
+            (&[][..], ErrorKind::NotFound),
+            (&[b'x'; 4096][..], ErrorKind::NameTooLong),
+            (b"a\0b", ErrorKind::Invalid),
+        ] {
+            assert_eq!(kind(&fixture.symlink(Ino::ROOT, "l", target)), error);
+        }
+    }
+}
