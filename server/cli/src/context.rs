@@ -3,7 +3,7 @@
 //! Owns connecting, the end of the session, and saying what is being waited for. Invariant: a session that was opened is
 //! closed again, whichever way the command ends.
 
-use crate::output::{Output, is_unreachable};
+use crate::output::{Output, is_unreachable, sentence};
 use crate::path::printable;
 use dfs_client::{AdminClient, Client, ClientConfig, PathApi};
 use dfs_common::session::Caller;
@@ -131,7 +131,8 @@ impl Context {
     /// `error` again if going on makes no sense: the cluster is away, the user stops, nobody reads the results.
     pub fn failed(&self, path: &[u8], error: FsError) -> FsResult<()> {
         if self.output.is_closed() || is_unreachable(error.kind()) || error.kind() == ErrorKind::Interrupted {
-            return Err(error.context(printable(path)));
+            let text = format!("{}: {}", printable(path), sentence(Some(path), &error));
+            return Err(FsError::new(error.kind(), text));
         }
         self.output.error(Some(path), &error);
         Ok(())

@@ -105,15 +105,16 @@ impl Output {
         if self.json {
             let mut object = Map::new();
             object.insert("kind".to_owned(), kind_name(error.kind()).into());
-            object.insert("message".to_owned(), sentence(error).into());
+            object.insert("message".to_owned(), sentence(subject, error).into());
             if let Some(subject) = subject {
                 insert_bytes(&mut object, "path", subject);
             }
             self.stderr(&json!({ "error": object }).to_string());
         } else {
+            let sentence = sentence(subject, error);
             match subject {
-                Some(subject) => self.stderr(&format!("dfs: {}: {}", printable(subject), sentence(error))),
-                None => self.stderr(&format!("dfs: {}", sentence(error))),
+                Some(subject) => self.stderr(&format!("dfs: {}: {sentence}", printable(subject))),
+                None => self.stderr(&format!("dfs: {sentence}")),
             }
         }
     }
@@ -165,20 +166,25 @@ pub fn is_unreachable(kind: ErrorKind) -> bool {
     kind.is_retryable()
 }
 
-/// An error's sentence; that of its errno if it has none.
-pub fn sentence(error: &FsError) -> String {
-    if error.message().is_empty() {
-        let words = nix::errno::Errno::from_raw(error.errno()).desc();
-        let mut characters = words.chars();
-        return match characters.next() {
-            // "I/O error" stays as it is.
-            Some(first) if characters.clone().next().is_some_and(char::is_lowercase) => {
-                first.to_lowercase().chain(characters).collect()
-            }
-            _ => words.to_owned(),
-        };
+/// An error's sentence, or that of its errno if it has none. The path it is about is not said again.
+pub fn sentence(subject: Option<&[u8]>, error: &FsError) -> String {
+    let mut message = error.message();
+    if let Some(subject) = subject {
+        let said = format!("{}: ", subject.escape_ascii());
+        message = message.strip_prefix(&said).unwrap_or(message);
     }
-    error.message().to_owned()
+    if !message.is_empty() {
+        return message.to_owned();
+    }
+    let words = nix::errno::Errno::from_raw(error.errno()).desc();
+    let mut characters = words.chars();
+    match characters.next() {
+        // "I/O error" stays as it is.
+        Some(first) if characters.clone().next().is_some_and(char::is_lowercase) => {
+            first.to_lowercase().chain(characters).collect()
+        }
+        _ => words.to_owned(),
+    }
 }
 
 /// `NotFound` as `not_found`.
@@ -214,7 +220,7 @@ mod tests {
     #[test]
     fn every_error_has_words_and_a_code_above_zero() {
         for kind in ErrorKind::ALL {
-            assert!(!sentence(&(*kind).into()).is_empty(), "{kind:?}");
+            assert!(!sentence(None, &(*kind).into()).is_empty(), "{kind:?}");
             assert!(exit_code(*kind) > EXIT_OK);
             assert!(
                 kind_name(*kind)
@@ -223,8 +229,15 @@ mod tests {
             );
         }
         assert_eq!(kind_name(ErrorKind::ChunkConflict), "chunk_conflict");
-        assert_eq!(sentence(&ErrorKind::NotFound.into()), "no such file or directory");
-        assert_eq!(sentence(&ErrorKind::Io.into()), "I/O error");
+        assert_eq!(
+            sentence(None, &ErrorKind::NotFound.into()),
+            "no such file or directory"
+        );
+        assert_eq!(sentence(None, &ErrorKind::Io.into()), "I/O error");
+        let about = FsError::from(ErrorKind::NotFound).context("/a");
+        assert_eq!(sentence(Some(b"/a"), &about), "no such file or directory");
+        let about = FsError::new(ErrorKind::NotFound, "gone").context("/a");
+        assert_eq!(sentence(Some(b"/a"), &about), "gone");
         assert_eq!(exit_code(ErrorKind::TimedOut), EXIT_UNREACHABLE);
     }
 
