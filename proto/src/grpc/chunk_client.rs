@@ -1,12 +1,12 @@
 //! The chunk seam over a gRPC channel. Every piece that arrives is verified before the caller sees it.
 
 use super::channel::{stub_channel, timed_out, within};
+use super::message::{Encoded, Incoming, Outgoing, call};
 use super::upload::Upload;
 use crate::convert::{
-    WriteChunkHead, chunk_capability_to_wire, chunk_description_from_wire, chunk_written_from_wire,
+    WriteChunkHead, chunk_capability_to_wire, chunk_description_from_wire, chunk_written_from_wire, invalid,
     piece_from_wire, required,
 };
-use crate::status::from_status;
 use crate::v1;
 use crate::v1::chunk_client::ChunkClient;
 use async_trait::async_trait;
@@ -18,9 +18,10 @@ use dfs_common::{ErrorKind, FsError, FsResult};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use std::time::Duration;
-use tonic::Streaming;
 use tonic::transport::Channel;
 
+const WRITE_PATH: &str = "/dfs.v1.Chunk/WriteChunk";
+const READ_PATH: &str = "/dfs.v1.Chunk/ReadChunk";
 /// A datanode answers a whole upload only when its own forwards succeeded or were given up: so many deadlines later.
 const REPLY_DEADLINES: u32 = 3;
 
@@ -30,7 +31,7 @@ const REPLY_DEADLINES: u32 = 3;
 /// future or a read's stream cancels the transfer.
 #[derive(Clone, Debug)]
 pub struct ChunkGrpcClient {
-    client: ChunkClient<Channel>,
+    channel: Channel,
     deadline: Duration,
 }
 
@@ -48,14 +49,32 @@ impl ChunkGrpcClient {
 
     /// A stub on a channel that exists already; deadlines as [`ChunkGrpcClient::connect_lazy`] has them.
     pub fn new(channel: Channel, deadline: Duration) -> Self {
-        let client = ChunkClient::new(channel)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX);
-        ChunkGrpcClient { client, deadline }
+        ChunkGrpcClient { channel, deadline }
     }
 
+    /// For the calls without content.
     fn client(&self) -> ChunkClient<Channel> {
-        self.client.clone()
+        ChunkClient::new(self.channel.clone())
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// One write, for as long as it takes.
+    async fn upload(&self, upload: Upload) -> FsResult<ChunkWritten> {
+        let mut reply = call(self.channel.clone(), WRITE_PATH, Outgoing::request(upload)).await?;
+        let written = reply.next().await?;
+        let end: Option<v1::WriteChunkReply> = reply.next().await?;
+        reply.outcome()?;
+        match (written, end) {
+            (Some(written), None) => chunk_written_from_wire(written),
+            _ => Err(invalid("a write has one reply")),
+        }
+    }
+
+    /// Starts a read.
+    async fn download(&self, request: v1::ReadChunkRequest) -> FsResult<Incoming> {
+        let messages = stream::iter([Ok(Encoded::message(&request))]);
+        call(self.channel.clone(), READ_PATH, Outgoing::request(messages)).await
     }
 }
 
@@ -74,8 +93,7 @@ impl ChunkService for ChunkGrpcClient {
             forward: request.forward,
         };
         let (upload, progress, mut failure) = Upload::new(head, request.content);
-        let mut client = self.client();
-        let call = client.write_chunk(upload);
+        let call = self.upload(upload);
         tokio::pin!(call);
         let mut patience = self.deadline;
         let mut seen = progress.pieces();
@@ -83,12 +101,7 @@ impl ChunkService for ChunkGrpcClient {
         loop {
             tokio::select! {
                 biased;
-                reply = &mut call => {
-                    return match reply {
-                        Ok(reply) => chunk_written_from_wire(reply.into_inner()),
-                        Err(status) => Err(from_status(&status)),
-                    };
-                }
+                written = &mut call => return written,
                 error = &mut failure, if !source_failed => match error {
                     Ok(error) => return Err(error),
                     // The transport dropped the stream: its own error is about to come.
@@ -119,7 +132,9 @@ impl ChunkService for ChunkGrpcClient {
             offset,
             length,
         };
-        let pieces = within(self.deadline, self.client().read_chunk(request)).await?;
+        let pieces = tokio::time::timeout(self.deadline, self.download(request))
+            .await
+            .map_err(|_| timed_out(self.deadline))??;
         Ok(Download {
             pieces,
             missing: length,
@@ -143,7 +158,7 @@ impl ChunkService for ChunkGrpcClient {
 
 /// The receiving half of a read.
 struct Download {
-    pieces: Streaming<v1::ReadChunkReply>,
+    pieces: Incoming,
     missing: u64,
     deadline: Duration,
 }
@@ -151,11 +166,11 @@ struct Download {
 impl Download {
     /// The next piece; `None` when everything that was asked for is there.
     async fn next(&mut self) -> FsResult<Option<Bytes>> {
-        let received = tokio::time::timeout(self.deadline, self.pieces.message())
+        let received: Option<v1::ReadChunkReply> = tokio::time::timeout(self.deadline, self.pieces.next())
             .await
-            .map_err(|_| timed_out(self.deadline))?
-            .map_err(|status| from_status(&status))?;
+            .map_err(|_| timed_out(self.deadline))??;
         let Some(reply) = received else {
+            self.pieces.outcome()?;
             return if self.missing == 0 {
                 Ok(None)
             } else {

@@ -4,25 +4,34 @@
 //! Nothing is buffered here: an upload's pieces are taken from the connection when the service asks for them, a read's from
 //! the service when the connection can take them. A reader that goes away drops the service's stream.
 
+use super::message::{Encoded, Incoming, respond};
 use crate::convert::{
-    chunk_description_to_wire, chunk_written_to_wire, invalid, piece_from_wire, piece_to_wire, required,
+    chunk_description_to_wire, chunk_written_to_wire, invalid, piece_from_wire, required,
     required_capability, write_chunk_head_from_wire,
 };
-use crate::status::{from_status, to_status};
+use crate::status::to_status;
 use crate::v1;
-use crate::v1::chunk_server::{Chunk, ChunkServer};
 use crate::v1::write_chunk_request::Part;
 use bytes::Bytes;
-use dfs_common::limits::{CHUNK_BYTES_MAX, MESSAGE_BYTES_MAX, UPLOAD_STALL, WIRE_FRAME_BYTES};
+use dfs_common::limits::{CHUNK_BYTES_MAX, UPLOAD_STALL, WIRE_FRAME_BYTES};
 use dfs_common::service::{ChunkService, WriteChunk};
 use dfs_common::{ErrorKind, FsError, FsResult};
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::codegen::http::{Request, Response};
+use tonic::server::NamedService;
 
-/// The adapter between the generated server and a [`ChunkService`].
+/// Number of the field `piece` in `ReadChunkReply`.
+const PIECE_FIELD: u32 = 1;
+
+/// The adapter between gRPC and a [`ChunkService`]: the four calls of the chunk service of chunk.proto.
 pub struct ChunkGrpcServer<S: ?Sized> {
     service: Arc<S>,
     stall: Duration,
@@ -44,13 +53,30 @@ impl<S: ChunkService + ?Sized> ChunkGrpcServer<S> {
     }
 
     /// The tower service for [`tonic::transport::Server::add_service`], with messages bounded both ways.
-    pub fn into_service(self) -> ChunkServer<Self> {
-        ChunkServer::new(self)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    pub fn into_service(self) -> Self {
+        self
     }
 
-    async fn write(&self, messages: Streaming<v1::WriteChunkRequest>) -> FsResult<v1::WriteChunkReply> {
+    /// Answers one call.
+    async fn answer(self, request: Request<Body>) -> FsResult<Response<Body>> {
+        let (head, body) = request.into_parts();
+        let mut messages = Incoming::new(body);
+        let reply = match head.uri.path() {
+            "/dfs.v1.Chunk/WriteChunk" => Encoded::message(&self.write(messages).await?),
+            "/dfs.v1.Chunk/ReadChunk" => return Ok(respond(self.read(messages.only().await?).await?)),
+            "/dfs.v1.Chunk/StatChunk" => Encoded::message(&self.stat(messages.only().await?).await?),
+            "/dfs.v1.Chunk/DeleteChunk" => Encoded::message(&self.delete(messages.only().await?).await?),
+            _ => {
+                return Err(FsError::new(
+                    ErrorKind::UnknownVersion,
+                    "the chunk service has no such call: run the same release on both sides",
+                ));
+            }
+        };
+        Ok(respond(stream::iter([Ok(reply)])))
+    }
+
+    async fn write(&self, messages: Incoming) -> FsResult<v1::WriteChunkReply> {
         let mut received = Received {
             messages,
             missing: 0,
@@ -98,7 +124,7 @@ impl<S: ChunkService + ?Sized> ChunkGrpcServer<S> {
 
 /// The receiving half of an upload.
 struct Received {
-    messages: Streaming<v1::WriteChunkRequest>,
+    messages: Incoming,
     /// Content that the description still promises.
     missing: u64,
     stall: Duration,
@@ -106,7 +132,7 @@ struct Received {
 
 impl Received {
     async fn part(&mut self) -> FsResult<Option<Part>> {
-        let received = tokio::time::timeout(self.stall, self.messages.message())
+        let received: Option<v1::WriteChunkRequest> = tokio::time::timeout(self.stall, self.messages.next())
             .await
             .map_err(|_| {
                 FsError::new(
@@ -116,13 +142,11 @@ impl Received {
                         self.stall.as_millis()
                     ),
                 )
-            })?
-            .map_err(|status| from_status(&status))?;
+            })??;
         received.map(|message| required(message.part, "part")).transpose()
     }
 
-    /// The next piece of content; `None` when the upload is whole. A client that went away looks here like one that has
-    /// finished (tonic ends a cancelled request's stream cleanly), so only the length tells.
+    /// The next piece of content; `None` when the upload is whole.
     async fn piece(&mut self) -> FsResult<Option<Bytes>> {
         match self.part().await? {
             Some(Part::Piece(piece)) => {
@@ -160,7 +184,7 @@ fn wrong_length(than: &str) -> FsError {
     )
 }
 
-type PieceStream = BoxStream<'static, Result<v1::ReadChunkReply, Status>>;
+type PieceStream = BoxStream<'static, FsResult<Encoded>>;
 
 /// A service's content as messages: cut to the size of a piece, with checksums, ended by the first error.
 fn pieces(content: BoxStream<'static, FsResult<Bytes>>) -> PieceStream {
@@ -169,49 +193,39 @@ fn pieces(content: BoxStream<'static, FsResult<Bytes>>) -> PieceStream {
         while rest.is_empty() {
             match content.next().await? {
                 Ok(bytes) => rest = bytes,
-                Err(error) => return Some((Err(to_status(&error)), None)),
+                Err(error) => return Some((Err(error), None)),
             }
         }
         let piece = rest.split_to(rest.len().min(WIRE_FRAME_BYTES));
-        let reply = v1::ReadChunkReply {
-            piece: Some(piece_to_wire(piece)),
-        };
-        Some((Ok(reply), Some((content, rest))))
+        Some((Ok(Encoded::piece(PIECE_FIELD, piece)), Some((content, rest))))
     })
     .boxed()
 }
 
-/// The reply, or the error as status.
-fn respond<T>(result: FsResult<T>) -> Result<Response<T>, Status> {
-    result.map(Response::new).map_err(|error| to_status(&error))
+impl<S: ?Sized> Clone for ChunkGrpcServer<S> {
+    fn clone(&self) -> Self {
+        ChunkGrpcServer {
+            service: self.service.clone(),
+            stall: self.stall,
+        }
+    }
 }
 
-#[tonic::async_trait]
-impl<S: ChunkService + ?Sized> Chunk for ChunkGrpcServer<S> {
-    type ReadChunkStream = PieceStream;
+impl<S: ?Sized> NamedService for ChunkGrpcServer<S> {
+    const NAME: &'static str = "dfs.v1.Chunk";
+}
 
-    async fn write_chunk(
-        &self,
-        request: Request<Streaming<v1::WriteChunkRequest>>,
-    ) -> Result<Response<v1::WriteChunkReply>, Status> {
-        respond(self.write(request.into_inner()).await)
+impl<S: ChunkService + ?Sized> Service<Request<Body>> for ChunkGrpcServer<S> {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
 
-    async fn read_chunk(
-        &self,
-        request: Request<v1::ReadChunkRequest>,
-    ) -> Result<Response<PieceStream>, Status> {
-        respond(self.read(request.into_inner()).await)
-    }
-
-    async fn stat_chunk(
-        &self,
-        request: Request<v1::ChunkRequest>,
-    ) -> Result<Response<v1::ChunkDescription>, Status> {
-        respond(self.stat(request.into_inner()).await)
-    }
-
-    async fn delete_chunk(&self, request: Request<v1::ChunkRequest>) -> Result<Response<v1::Empty>, Status> {
-        respond(self.delete(request.into_inner()).await)
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let answer = self.clone().answer(request);
+        Box::pin(async { Ok(answer.await.unwrap_or_else(|error| to_status(&error).into_http())) })
     }
 }

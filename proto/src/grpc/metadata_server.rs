@@ -56,8 +56,8 @@ unary! {
     keep_alive: KeepAliveRequest => KeepAliveReply,
     close_session: CloseSessionRequest => Empty,
     mutate: MutateRequest => MutateReply,
-    lookup: LookupRequest => Entry,
-    getattr: InoRequest => Attr,
+    lookup: LookupRequest => Found,
+    getattr: InoRequest => Found,
     readlink: InoRequest => ReadlinkReply,
     readdir: ReaddirRequest => ReaddirReply,
     getxattr: GetxattrRequest => GetxattrReply,
@@ -67,4 +67,5 @@ unary! {
     release: ReleaseRequest => Empty,
     statfs: StatfsRequest => StatfsReply,
     cluster_state: ClusterStateRequest => ClusterUpdate,
+    recalls: RecallsRequest => RecallsReply,
 }

@@ -7,6 +7,7 @@ mod channel;
 mod chunk_client;
 mod chunk_server;
 mod connector;
+mod message;
 mod metadata_client;
 mod metadata_server;
 mod upload;

@@ -3,7 +3,8 @@
 //! Back-pressure is HTTP/2's: a piece is asked of the content when the connection can take it; nothing is buffered here.
 //! Content that fails never looks like content that ended: the stream then stays open until the call is dropped.
 
-use crate::convert::{WriteChunkHead, piece_to_wire, write_chunk_head_to_wire};
+use super::message::Encoded;
+use crate::convert::{WriteChunkHead, write_chunk_head_to_wire};
 use crate::v1::WriteChunkRequest;
 use crate::v1::write_chunk_request::Part;
 use bytes::Bytes;
@@ -16,6 +17,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use tokio::sync::oneshot;
+
+/// Number of the field `piece` in `WriteChunkRequest`.
+const PIECE_FIELD: u32 = 2;
 
 const WITH_PEER: u8 = 0;
 const WITH_SOURCE: u8 = 1;
@@ -74,7 +78,7 @@ impl Upload {
         (upload, progress, failure)
     }
 
-    fn fail(&mut self, error: FsError) -> Poll<Option<WriteChunkRequest>> {
+    fn fail(&mut self, error: FsError) -> Poll<Option<FsResult<Encoded>>> {
         if let Some(failed) = self.failed.take() {
             // Without a receiver the call was dropped, and this stream is about to be.
             let _ = failed.send(error);
@@ -82,24 +86,25 @@ impl Upload {
         Poll::Pending
     }
 
-    fn next_piece(&mut self) -> WriteChunkRequest {
+    fn next_piece(&mut self) -> Encoded {
         let piece = self.rest.split_to(self.rest.len().min(WIRE_FRAME_BYTES));
         self.progress.pieces.fetch_add(1, Ordering::Relaxed);
-        message(Part::Piece(piece_to_wire(piece)))
+        Encoded::piece(PIECE_FIELD, piece)
     }
 }
 
-fn message(part: Part) -> WriteChunkRequest {
-    WriteChunkRequest { part: Some(part) }
+fn head_message(head: &WriteChunkHead) -> Encoded {
+    let part = Some(Part::Header(write_chunk_head_to_wire(head)));
+    Encoded::message(&WriteChunkRequest { part })
 }
 
 impl Stream for Upload {
-    type Item = WriteChunkRequest;
+    type Item = FsResult<Encoded>;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<WriteChunkRequest>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<FsResult<Encoded>>> {
         let this = &mut *self;
         if let Some(head) = this.head.take() {
-            return Poll::Ready(Some(message(Part::Header(write_chunk_head_to_wire(&head)))));
+            return Poll::Ready(Some(Ok(head_message(&head))));
         }
         if this.failed.is_none() {
             return Poll::Pending;
@@ -123,7 +128,7 @@ impl Stream for Upload {
             }
         }
         this.progress.state.store(WITH_PEER, Ordering::Relaxed);
-        Poll::Ready(Some(this.next_piece()))
+        Poll::Ready(Some(Ok(this.next_piece())))
     }
 }
 
