@@ -151,6 +151,12 @@ impl ExtentMap {
         Found::Extents(self.overlapping(from, to).cloned().collect())
     }
 
+    /// Everything from `from` to here is known.
+    pub(crate) fn known_to(&self, from: u64) -> u64 {
+        let known = self.known.range(..=from).next_back();
+        known.map_or(from, |(_, end)| (*end).max(from))
+    }
+
     /// The extents known to overlap `from..to`.
     pub(crate) fn overlapping(&self, from: u64, to: u64) -> impl Iterator<Item = &ResolvedExtent> {
         let first = self

@@ -50,8 +50,9 @@ impl Pattern {
         // Never much more than what the stream has shown that it wants.
         let window = (self.bytes * 4).clamp(WINDOW_MIN, window_max.max(WINDOW_MIN));
         self.ahead_to = self.ahead_to.max(self.next);
-        let target = self.next + window;
         let unit = (window / 4).clamp(BLOCK, UNIT_MAX);
+        let unit = 1 << unit.ilog2();
+        let target = (self.next + window) / unit * unit;
         if target < self.ahead_to + unit {
             return None;
         }
@@ -81,7 +82,12 @@ impl Inner {
         };
         let ranges: Vec<(u64, ChunkRange)> = {
             let state = handle.file.state.lock();
-            let to = to.min(state.attr.size);
+            let known = state.map.known_to(from);
+            if known < to.min(state.attr.size) {
+                // Goes on when the reader itself has asked for the next page of the map.
+                handle.pattern.lock().stopped(known);
+            }
+            let to = to.min(state.attr.size).min(known);
             let overlapping = state.map.overlapping(from, to.max(from));
             overlapping
                 .filter_map(|resolved| {

@@ -1,0 +1,246 @@
+//! Sessions: lost replies, servers that are away, fencing, patience, the end.
+
+use crate::rig::*;
+use dfs_common::{ErrorKind, Ino};
+use dfs_testkit::faults::Fault;
+use std::time::Duration;
+
+#[tokio::test]
+async fn operation_whose_reply_was_lost_is_not_applied_twice() {
+    let rig = Rig::new();
+    let client = rig.client().await;
+    rig.metadata_faults.replace(|attempt| match attempt.method {
+        "mutate" if attempt.before % 2 == 0 => Fault::LoseReply,
+        _ => Fault::None,
+    });
+    for i in 0..20 {
+        let created = client
+            .create(&root(), Ino::ROOT, &name(&format!("{i}")), 0o600, true, WRITE)
+            .await
+            .unwrap();
+        assert!(!created.existed);
+        client.release(created.handle).await;
+    }
+    client
+        .mkdir(&root(), Ino::ROOT, &name("dir"), 0o755)
+        .await
+        .unwrap();
+    client.rmdir(&root(), Ino::ROOT, &name("dir")).await.unwrap();
+    let (ino, handle) = make(&client, "log", APPEND).await;
+    for _ in 0..10 {
+        put(&client, handle, 0, b"once ").await;
+        client.fsync(handle).await.unwrap();
+    }
+    assert_eq!(saved(&rig, ino).await, b"once ".repeat(10));
+    assert!(rig.metadata_faults.faults() > 20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_operations_at_once_share_batches_and_all_get_their_own_reply() {
+    let rig = Rig::new();
+    let client = rig.client().await;
+    let before = rig.metadata_faults.calls("mutate");
+    rig.metadata_faults.replace(|attempt| match attempt.method {
+        "mutate" if attempt.before % 7 == 3 => Fault::LoseReply,
+        "mutate" => Fault::Delay(Duration::from_millis(1)),
+        _ => Fault::None,
+    });
+    let tasks: Vec<_> = (0..200)
+        .map(|i| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                let made = client
+                    .mkdir(&root(), Ino::ROOT, &name(&format!("dir {i}")), 0o755)
+                    .await
+                    .unwrap();
+                (i, made.attr.ino)
+            })
+        })
+        .collect();
+    for task in tasks {
+        let (i, ino) = task.await.unwrap();
+        let found = client
+            .lookup(&root(), Ino::ROOT, &name(&format!("dir {i}")))
+            .await
+            .unwrap();
+        assert_eq!(found.attr.ino, ino);
+    }
+    let batches = rig.metadata_faults.calls("mutate") - before;
+    assert!(batches < 150, "{batches} batches");
+}
+
+#[tokio::test]
+async fn calls_wait_for_the_coordinator_say_so_and_go_on() {
+    let rig = Rig::new();
+    let client = rig.client().await;
+    let (ino, handle) = make(&client, "file", WRITE).await;
+    put(&client, handle, 0, b"data").await;
+    rig.metadata_faults.replace(|_| Fault::LoseRequest);
+    let stat = tokio::spawn({
+        let client = client.clone();
+        async move { client.getattr(ino).await }
+    });
+    let sync = tokio::spawn({
+        let client = client.clone();
+        async move { client.fsync(handle).await }
+    });
+    until("both wait", || {
+        let waiting = client.waiting();
+        let about = |verb: &str| waiting.iter().any(|line| line.contains(verb));
+        about("getattr of inode") && about("saving of inode")
+    })
+    .await;
+    assert!(!stat.is_finished() && !sync.is_finished());
+    rig.metadata_faults.replace(|_| Fault::None);
+    assert_eq!(stat.await.unwrap().unwrap().attr.ino, ino);
+    sync.await.unwrap().unwrap();
+    assert!(client.waiting().is_empty());
+    assert_eq!(saved(&rig, ino).await, &b"data"[..]);
+}
+
+#[tokio::test]
+async fn patience_ends_with_an_error_and_unsaved_data_stays() {
+    let rig = Rig::new();
+    let client = rig
+        .client_with(|config| config.call_patience = Some(Duration::from_millis(200)))
+        .await;
+    let (ino, handle) = make(&client, "file", APPEND).await;
+    put(&client, handle, 0, b"data").await;
+    rig.metadata_faults.replace(|_| Fault::LoseReply);
+    let kind = |error: dfs_common::FsError| error.kind();
+    assert_eq!(
+        client.getattr(ino).await.map_err(kind).unwrap_err(),
+        ErrorKind::Unavailable
+    );
+    // The commit is applied, and only its reply is lost: it must not be applied again.
+    assert_eq!(
+        client.fsync(handle).await.map_err(kind).unwrap_err(),
+        ErrorKind::Unavailable
+    );
+    assert!(!client.is_clean(handle));
+    rig.metadata_faults.replace(|_| Fault::None);
+    client.fsync(handle).await.unwrap();
+    assert_eq!(saved(&rig, ino).await, &b"data"[..]);
+}
+
+#[tokio::test]
+async fn cancelled_fsync_leaves_a_commit_that_is_finished_and_not_repeated() {
+    let rig = Rig::new();
+    let client = rig.client().await;
+    let (ino, handle) = make(&client, "log", APPEND).await;
+    for round in 0..10 {
+        put(&client, handle, 0, b"record ").await;
+        rig.metadata_faults.replace(|attempt| match attempt.method {
+            "mutate" => Fault::LoseReply,
+            _ => Fault::None,
+        });
+        let patience = Duration::from_millis(3 + round * 4);
+        let cancelled = tokio::time::timeout(patience, client.fsync(handle)).await;
+        assert!(cancelled.is_err());
+        rig.metadata_faults.replace(|_| Fault::None);
+        client.fsync(handle).await.unwrap();
+    }
+    assert_eq!(saved(&rig, ino).await, b"record ".repeat(10));
+}
+
+#[tokio::test]
+async fn nobody_answers_within_the_connect_timeout() {
+    let rig = Rig::new();
+    rig.metadata_faults.replace(|_| Fault::LoseRequest);
+    let mut config = dfs_client::ClientConfig::new("nowhere:1");
+    config.connect_timeout = Duration::from_millis(100);
+    let metadata =
+        dfs_testkit::faults::FaultyMetadata::new(rig.cluster.metadata.clone(), rig.metadata_faults.clone());
+    let outcome =
+        dfs_client::Client::with_services(config, std::sync::Arc::new(metadata), rig.cluster.chunks.clone())
+            .await;
+    let error = outcome.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.message().contains("nowhere:1"), "{error}");
+}
+
+#[tokio::test]
+async fn lost_session_is_replaced_and_clean_files_stay_open() {
+    let rig = Rig::new();
+    let client = rig.client().await;
+    let (ino, clean) = make(&client, "clean", WRITE).await;
+    put(&client, clean, 0, b"saved").await;
+    client.fsync(clean).await.unwrap();
+    rig.cluster.metadata.fence_all();
+    client
+        .mkdir(&root(), Ino::ROOT, &name("dir"), 0o755)
+        .await
+        .unwrap();
+    assert_eq!(get(&client, clean).await.unwrap(), &b"saved"[..]);
+    put(&client, clean, 0, b"again").await;
+    client.fsync(clean).await.unwrap();
+    assert_eq!(saved(&rig, ino).await, &b"again"[..]);
+    client.release(clean).await;
+    until("opens are taken back", || rig.cluster.metadata.open_files() == 0).await;
+}
+
+#[tokio::test]
+async fn unsaved_data_of_a_lost_session_is_reported_once_per_open_file() {
+    let rig = Rig::new();
+    let client = rig.client().await;
+    let (ino, handle) = make(&client, "file", WRITE).await;
+    let other = open(&client, ino, WRITE).await;
+    put(&client, handle, 0, &pattern(200_000, 1)).await;
+    client.fsync(handle).await.unwrap();
+    put(&client, handle, 0, b"lost").await;
+    rig.cluster.metadata.fence_all();
+    for handle in [handle, other] {
+        assert_eq!(client.fsync(handle).await.unwrap_err().kind(), ErrorKind::Io);
+        client.fsync(handle).await.unwrap();
+        assert!(client.is_clean(handle));
+    }
+    assert!(get(&client, handle).await.unwrap() == pattern(200_000, 1));
+    let fresh = open(&client, ino, WRITE).await;
+    client.flush(fresh).await.unwrap();
+    put(&client, handle, 0, b"kept").await;
+    client.fsync(handle).await.unwrap();
+    assert_eq!(&saved(&rig, ino).await[..4], b"kept");
+}
+
+#[tokio::test]
+async fn file_that_is_gone_with_its_session_is_stale() {
+    let rig = Rig::new();
+    let client = rig.client().await;
+    let (_, handle) = make(&client, "gone", WRITE).await;
+    client.unlink(&root(), Ino::ROOT, &name("gone")).await.unwrap();
+    rig.cluster.metadata.fence_all();
+    client.statfs().await.unwrap();
+    assert_eq!(get(&client, handle).await.unwrap_err().kind(), ErrorKind::Stale);
+    client.release(handle).await;
+}
+
+#[tokio::test]
+async fn shutdown_saves_everything_and_ends_the_session() {
+    let rig = Rig::new();
+    let client = rig.client().await;
+    let mut files = Vec::new();
+    for i in 0..30 {
+        let (ino, handle) = make(&client, &format!("{i}"), WRITE).await;
+        put(&client, handle, 0, &pattern(i * 10_000 + 1, i as u64)).await;
+        files.push(ino);
+    }
+    client.shutdown(Duration::from_secs(10)).await.unwrap();
+    client.shutdown(Duration::from_secs(10)).await.unwrap();
+    assert_eq!(rig.cluster.metadata.open_files(), 0);
+    for (i, ino) in files.into_iter().enumerate() {
+        assert!(saved(&rig, ino).await == pattern(i * 10_000 + 1, i as u64));
+    }
+    let error = client.getattr(Ino::ROOT).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn shutdown_that_cannot_save_says_so_in_time() {
+    let rig = Rig::new();
+    let client = rig.client().await;
+    let (_, handle) = make(&client, "file", WRITE).await;
+    put(&client, handle, 0, b"data").await;
+    rig.metadata_faults.replace(|_| Fault::LoseRequest);
+    let error = client.shutdown(Duration::from_millis(100)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+}
