@@ -7,7 +7,10 @@
 
 pub mod call;
 pub mod compare;
+pub mod conformance;
+pub mod faults;
 pub mod generate;
 pub mod local;
 pub mod model;
 pub mod process;
+pub mod twin;

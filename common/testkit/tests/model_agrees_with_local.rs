@@ -1,5 +1,7 @@
 //! The reference model against the local file system: what the model promises is what Linux does.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
 use dfs_testkit::compare::{Tolerance, Trial};
 use dfs_testkit::generate::Profile;
 use dfs_testkit::local::LocalTarget;

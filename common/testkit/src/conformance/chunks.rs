@@ -1,0 +1,386 @@
+//! What a chunk service promises.
+
+use super::{checks, refused};
+use bytes::Bytes;
+use dfs_common::capability::{CapabilityKey, ChunkAccess, ChunkCapability};
+use dfs_common::checksum::content_sha256;
+use dfs_common::limits::{FRAME_BYTES, WIRE_FRAME_BYTES};
+use dfs_common::service::{ChunkDescription, ChunkService, ChunkWritten, WriteChunk};
+use dfs_common::{ChunkId, ErrorKind, FsResult, Ino, PgId, SessionEpoch, SessionId};
+use futures::future::BoxFuture;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use std::sync::Arc;
+
+/// A chunk service under test.
+#[derive(Clone)]
+pub struct ChunkSubject {
+    /// The service.
+    pub service: Arc<dyn ChunkService>,
+    /// The key that it checks capabilities with.
+    pub key: CapabilityKey,
+    /// Time by its clock, in milliseconds since 1970.
+    pub now_unix_ms: u64,
+    /// Other datanodes that it can forward to, with their services.
+    pub peers: Vec<(String, Arc<dyn ChunkService>)>,
+    /// An address at which nothing answers.
+    pub nowhere: String,
+}
+
+type Check = (&'static str, fn(Chunk) -> BoxFuture<'static, ()>);
+
+const CHECKS: &[Check] = checks![Chunk:
+    written_content_is_read_back_whole_and_in_ranges,
+    ranges_behind_the_end_are_refused,
+    writing_again_is_no_error,
+    other_bytes_under_the_same_id_are_refused,
+    concurrent_writers_agree_on_one_content,
+    content_that_does_not_match_is_refused,
+    interrupted_writes_leave_nothing,
+    missing_chunks_are_not_found,
+    deleting_is_repeatable,
+    capabilities_are_for_one_access_and_one_chunk,
+    capabilities_expire_and_are_not_forged,
+    replicas_are_forwarded_and_failures_reported,
+];
+
+/// Checks one chunk service.
+///
+/// # Panics
+/// At the first promise that is not kept.
+pub async fn chunks(subject: ChunkSubject) {
+    for (name, check) in CHECKS {
+        println!("conformance of chunks: {name}");
+        check(Chunk::new(subject.clone())).await;
+    }
+}
+
+/// A chunk that does not exist yet, and calls on it.
+struct Chunk {
+    subject: ChunkSubject,
+    id: ChunkId,
+}
+
+fn content(length: usize, seed: u8) -> Bytes {
+    (0..length)
+        .map(|i| (i % 251) as u8 ^ (i >> 8) as u8 ^ seed)
+        .collect()
+}
+
+impl Chunk {
+    fn new(subject: ChunkSubject) -> Chunk {
+        let session = SessionId(rand::random::<u64>() & SessionId::MAX);
+        Chunk {
+            subject,
+            id: ChunkId::new(session, rand::random::<u64>() & SessionId::MAX, PgId(1)),
+        }
+    }
+
+    fn service(&self) -> &dyn ChunkService {
+        &*self.subject.service
+    }
+
+    fn capability(&self, access: ChunkAccess) -> ChunkCapability {
+        self.subject.key.sign(
+            self.id.session(),
+            self.id,
+            access,
+            self.subject.now_unix_ms + 3_600_000,
+        )
+    }
+
+    fn description(&self, content: &Bytes) -> ChunkDescription {
+        ChunkDescription {
+            chunk: self.id,
+            ino: Ino(42),
+            file_offset: 4096,
+            length: content.len() as u64,
+            epoch: SessionEpoch(1),
+            sha256: content_sha256([&content[..]]),
+        }
+    }
+
+    fn request(&self, description: ChunkDescription, pieces: Vec<FsResult<Bytes>>) -> WriteChunk {
+        WriteChunk {
+            description,
+            capability: self.capability(ChunkAccess::Write),
+            forward: Vec::new(),
+            content: stream::iter(pieces).boxed(),
+        }
+    }
+
+    async fn write(&self, content: &Bytes) -> FsResult<ChunkWritten> {
+        let pieces = pieces(content, WIRE_FRAME_BYTES);
+        self.service()
+            .write_chunk(self.request(self.description(content), pieces))
+            .await
+    }
+
+    async fn read(&self, offset: u64, length: u64) -> FsResult<Bytes> {
+        read(self.service(), self.capability(ChunkAccess::Read), offset, length).await
+    }
+
+    async fn stat(&self) -> FsResult<ChunkDescription> {
+        self.service()
+            .stat_chunk(self.capability(ChunkAccess::Read))
+            .await
+    }
+}
+
+fn pieces(content: &Bytes, size: usize) -> Vec<FsResult<Bytes>> {
+    (0..content.len())
+        .step_by(size)
+        .map(|at| Ok(content.slice(at..content.len().min(at + size))))
+        .collect()
+}
+
+/// The whole of a read's stream; the error may come with the call or within the stream.
+async fn read(
+    service: &dyn ChunkService,
+    capability: ChunkCapability,
+    offset: u64,
+    length: u64,
+) -> FsResult<Bytes> {
+    let pieces: Vec<Bytes> = service
+        .read_chunk(capability, offset, length)
+        .await?
+        .try_collect()
+        .await?;
+    assert!(
+        pieces
+            .iter()
+            .all(|piece| !piece.is_empty() && piece.len() <= WIRE_FRAME_BYTES)
+    );
+    Ok(pieces.concat().into())
+}
+
+async fn written_content_is_read_back_whole_and_in_ranges(chunk: Chunk) {
+    for (length, size) in [
+        (1, 1),
+        (FRAME_BYTES, 1000),
+        (FRAME_BYTES + 1, WIRE_FRAME_BYTES),
+        (1_500_000, 65_537),
+    ] {
+        let chunk = Chunk::new(chunk.subject.clone());
+        let whole = content(length, 1);
+        let description = chunk.description(&whole);
+        let request = chunk.request(description.clone(), pieces(&whole, size));
+        let written = chunk.service().write_chunk(request).await.unwrap();
+        assert_eq!((written.receipts.len(), written.failures.len()), (1, 0));
+        let receipt = &written.receipts[0];
+        assert_eq!(
+            (receipt.length, receipt.sha256),
+            (length as u64, description.sha256)
+        );
+        assert!(receipt.node.0 > 0);
+        assert_eq!(chunk.stat().await.unwrap(), description);
+        let frame = FRAME_BYTES as u64;
+        let end = length as u64;
+        let ranges = [
+            (0, end),
+            (0, 1),
+            (end - 1, 1),
+            (end / 2, end / 3),
+            (frame - 1, 2),
+            (frame, frame),
+            (17, 300_000),
+        ];
+        for (offset, count) in ranges
+            .into_iter()
+            .filter(|(offset, count)| offset + count <= end && *count > 0)
+        {
+            let expected = whole.slice(offset as usize..(offset + count) as usize);
+            assert!(
+                chunk.read(offset, count).await.unwrap() == expected,
+                "{count} bytes from {offset} of {length}"
+            );
+        }
+    }
+}
+
+async fn ranges_behind_the_end_are_refused(chunk: Chunk) {
+    chunk.write(&content(1000, 2)).await.unwrap();
+    for (offset, length) in [(0, 1001), (1000, 1), (999, 2), (u64::MAX, 1), (1, u64::MAX)] {
+        refused(chunk.read(offset, length).await, ErrorKind::Invalid);
+    }
+    assert_eq!(chunk.read(0, 1000).await.unwrap(), content(1000, 2));
+}
+
+async fn writing_again_is_no_error(chunk: Chunk) {
+    let whole = content(200_000, 3);
+    let first = chunk.write(&whole).await.unwrap();
+    let second = chunk.write(&whole).await.unwrap();
+    assert_eq!(first.receipts, second.receipts);
+    assert_eq!(chunk.read(0, 200_000).await.unwrap(), whole);
+}
+
+async fn other_bytes_under_the_same_id_are_refused(chunk: Chunk) {
+    let whole = content(100_000, 4);
+    chunk.write(&whole).await.unwrap();
+    refused(chunk.write(&content(100_000, 5)).await, ErrorKind::ChunkConflict);
+    refused(chunk.write(&content(99_999, 4)).await, ErrorKind::ChunkConflict);
+    assert_eq!(chunk.read(0, 100_000).await.unwrap(), whole);
+}
+
+async fn concurrent_writers_agree_on_one_content(chunk: Chunk) {
+    let contents: Vec<Bytes> = (0..6).map(|seed| content(300_000, seed % 2)).collect();
+    let results = futures::future::join_all(contents.iter().map(|content| chunk.write(content))).await;
+    let stored = chunk.read(0, 300_000).await.unwrap();
+    assert!(results.iter().any(Result::is_ok));
+    for (content, result) in contents.iter().zip(results) {
+        match result {
+            Ok(_) => assert!(*content == stored, "an acknowledged write is what is stored"),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::ChunkConflict);
+                assert!(*content != stored);
+            }
+        }
+    }
+}
+
+async fn content_that_does_not_match_is_refused(chunk: Chunk) {
+    let whole = content(150_000, 6);
+    let description = chunk.description(&whole);
+    let mut damaged = whole.to_vec();
+    damaged[149_999] ^= 1;
+    let longer = Bytes::from([&whole[..], b"x"].concat());
+    for sent in [Bytes::from(damaged), whole.slice(..149_999), longer] {
+        let request = chunk.request(description.clone(), pieces(&sent, WIRE_FRAME_BYTES));
+        refused(chunk.service().write_chunk(request).await, ErrorKind::Corrupt);
+        refused(chunk.stat().await, ErrorKind::NotFound);
+    }
+    chunk.write(&whole).await.unwrap();
+}
+
+async fn interrupted_writes_leave_nothing(chunk: Chunk) {
+    let whole = content(600_000, 7);
+    let mut sent = pieces(&whole, WIRE_FRAME_BYTES);
+    sent[1] = Err(ErrorKind::Interrupted.into());
+    let interrupted = chunk
+        .service()
+        .write_chunk(chunk.request(chunk.description(&whole), sent))
+        .await;
+    assert!(interrupted.is_err(), "{interrupted:?}");
+    refused(chunk.stat().await, ErrorKind::NotFound);
+    chunk.write(&whole).await.unwrap();
+    assert_eq!(chunk.read(0, 600_000).await.unwrap(), whole);
+}
+
+async fn missing_chunks_are_not_found(chunk: Chunk) {
+    refused(chunk.stat().await, ErrorKind::NotFound);
+    refused(chunk.read(0, 1).await, ErrorKind::NotFound);
+}
+
+async fn deleting_is_repeatable(chunk: Chunk) {
+    chunk.write(&content(1000, 8)).await.unwrap();
+    for _ in 0..2 {
+        chunk
+            .service()
+            .delete_chunk(chunk.capability(ChunkAccess::Delete))
+            .await
+            .unwrap();
+        refused(chunk.stat().await, ErrorKind::NotFound);
+        refused(chunk.read(0, 1).await, ErrorKind::NotFound);
+    }
+}
+
+async fn capabilities_are_for_one_access_and_one_chunk(chunk: Chunk) {
+    use ChunkAccess::{Delete, Read, Write};
+    let whole = content(1000, 9);
+    chunk.write(&whole).await.unwrap();
+    let service = chunk.service();
+    for access in [Write, Delete] {
+        refused(
+            read(service, chunk.capability(access), 0, 1).await,
+            ErrorKind::Unauthenticated,
+        );
+        refused(
+            service.stat_chunk(chunk.capability(access)).await,
+            ErrorKind::Unauthenticated,
+        );
+    }
+    for access in [Read, Write] {
+        refused(
+            service.delete_chunk(chunk.capability(access)).await,
+            ErrorKind::Unauthenticated,
+        );
+    }
+    let fresh = Chunk::new(chunk.subject.clone());
+    for access in [Read, Delete] {
+        let mut request = fresh.request(fresh.description(&whole), pieces(&whole, 1000));
+        request.capability = fresh.capability(access);
+        refused(service.write_chunk(request).await, ErrorKind::Unauthenticated);
+    }
+    // The permission to write one chunk is none for another.
+    let mut request = fresh.request(fresh.description(&whole), pieces(&whole, 1000));
+    request.capability = chunk.capability(Write);
+    refused(service.write_chunk(request).await, ErrorKind::Unauthenticated);
+    refused(fresh.stat().await, ErrorKind::NotFound);
+    assert_eq!(chunk.read(0, 1000).await.unwrap(), whole);
+}
+
+async fn capabilities_expire_and_are_not_forged(chunk: Chunk) {
+    let whole = content(1000, 10);
+    chunk.write(&whole).await.unwrap();
+    let (key, session, now) = (chunk.subject.key, chunk.id.session(), chunk.subject.now_unix_ms);
+    let good = chunk.capability(ChunkAccess::Read);
+    let mut flipped = good.clone();
+    flipped.mac[0] ^= 1;
+    let wrong = [
+        key.sign(session, chunk.id, ChunkAccess::Read, now.saturating_sub(60_000)),
+        CapabilityKey([1; 32]).sign(session, chunk.id, ChunkAccess::Read, good.expires_unix_ms),
+        ChunkCapability {
+            expires_unix_ms: good.expires_unix_ms + 1,
+            ..good.clone()
+        },
+        ChunkCapability {
+            session: SessionId(good.session.0 ^ 1),
+            ..good.clone()
+        },
+        flipped,
+    ];
+    for capability in wrong {
+        refused(
+            read(chunk.service(), capability.clone(), 0, 1).await,
+            ErrorKind::Unauthenticated,
+        );
+        refused(
+            chunk.service().stat_chunk(capability).await,
+            ErrorKind::Unauthenticated,
+        );
+    }
+    read(chunk.service(), good, 0, 1).await.unwrap();
+}
+
+async fn replicas_are_forwarded_and_failures_reported(chunk: Chunk) {
+    let whole = content(700_000, 11);
+    let mut request = chunk.request(chunk.description(&whole), pieces(&whole, WIRE_FRAME_BYTES));
+    request.forward = chunk
+        .subject
+        .peers
+        .iter()
+        .map(|(address, _)| address.clone())
+        .collect();
+    request.forward.push(chunk.subject.nowhere.clone());
+    let written = chunk.service().write_chunk(request).await.unwrap();
+    assert_eq!(
+        written.receipts.len(),
+        1 + chunk.subject.peers.len(),
+        "{written:?}"
+    );
+    let nodes: std::collections::BTreeSet<_> = written.receipts.iter().map(|receipt| receipt.node).collect();
+    assert_eq!(nodes.len(), written.receipts.len());
+    assert!(
+        written
+            .receipts
+            .iter()
+            .all(|receipt| receipt.sha256 == written.receipts[0].sha256)
+    );
+    let failed: Vec<&str> = written.failures.iter().map(|(address, _)| &address[..]).collect();
+    assert_eq!(failed, [&chunk.subject.nowhere[..]]);
+    for (address, peer) in &chunk.subject.peers {
+        let copy = read(&**peer, chunk.capability(ChunkAccess::Read), 0, 700_000)
+            .await
+            .unwrap();
+        assert!(copy == whole, "the copy on {address}");
+    }
+}

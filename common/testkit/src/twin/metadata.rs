@@ -1,0 +1,274 @@
+//! The metadata twin's face: every call takes the lock, checks the session and asks the state.
+
+use super::TwinOptions;
+use super::chunks::TwinChunks;
+use super::state::{Body, State};
+use async_trait::async_trait;
+use bytes::Bytes;
+use dfs_common::attr::{Attr, FileKind};
+use dfs_common::clock::Clock;
+use dfs_common::cluster::{ClusterUpdate, NodeHealth, NodeInfo, PlacementGroup, StatFs};
+use dfs_common::extent::ExtentPage;
+use dfs_common::limits::RELEASES_MAX;
+use dfs_common::op::MutationBatch;
+use dfs_common::service::{DirPage, Found, MetadataService, Mutated, Opened};
+use dfs_common::session::{Caller, Identity, OpenSession, SessionGrant};
+use dfs_common::{
+    ChunkId, ClusterId, DiskIncarnation, ErrorKind, FsError, FsResult, Ino, Name, NodeId, PgId,
+};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// In-memory metadata.
+pub struct TwinMetadata {
+    state: Mutex<State>,
+    chunks: Arc<TwinChunks>,
+}
+
+impl TwinMetadata {
+    /// An empty file system (the root is root's, with mode 0755) whose grants lead to `chunks`.
+    pub fn new(options: TwinOptions, chunks: Arc<TwinChunks>, clock: Arc<dyn Clock>) -> Self {
+        let node = |(address, id): (String, u32)| NodeInfo {
+            id: NodeId(id),
+            address,
+            health: NodeHealth::Up,
+            disk: DiskIncarnation(u64::from(id)),
+            capacity_bytes: options.node_bytes,
+            used_bytes: 0,
+            available_bytes: options.node_bytes,
+            chunks: 0,
+            writable: true,
+        };
+        let nodes: Vec<NodeInfo> = chunks.addresses().into_iter().zip(1..).map(node).collect();
+        let count = nodes.len();
+        let size = (options.replication as usize).min(count);
+        let members = |first: usize| {
+            (0..size)
+                .map(move |i| NodeId(((first + i) % count) as u32 + 1))
+                .collect()
+        };
+        let groups = (0..count).map(|first| PlacementGroup {
+            id: PgId(first as u32 + 1),
+            version: 1,
+            members: members(first),
+        });
+        let mut state = State {
+            groups: groups.collect(),
+            options,
+            now: clock.now(),
+            clock,
+            cluster: ClusterId(uuid::Uuid::from_u128(rand::random())),
+            sessions: BTreeMap::new(),
+            next_session: 1,
+            inodes: BTreeMap::new(),
+            next_ino: Ino::ROOT.0,
+            next_cursor: 3,
+            chunks: BTreeMap::new(),
+            freed: BTreeSet::new(),
+            nodes,
+            cluster_version: 1,
+            next_group: 0,
+        };
+        let root = Body::Directory {
+            entries: BTreeMap::new(),
+            parent: Ino::ROOT,
+        };
+        state.new_inode(root, FileKind::Directory, 0o755, (0, 0));
+        TwinMetadata {
+            state: Mutex::new(state),
+            chunks,
+        }
+    }
+
+    /// Takes a datanode down or up: unreachable, and shown so in the cluster state.
+    pub fn set_node_down(&self, index: usize, down: bool) {
+        self.chunks.node(index).set_down(down);
+        let mut state = self.state.lock();
+        state.nodes[index].health = if down { NodeHealth::Down } else { NodeHealth::Up };
+        state.cluster_version += 1;
+    }
+
+    /// Chunks that files refer to.
+    pub fn chunks_in_use(&self) -> BTreeSet<ChunkId> {
+        self.state.lock().chunks.keys().copied().collect()
+    }
+
+    /// Chunks that were in use and are not any more.
+    pub fn chunks_freed(&self) -> BTreeSet<ChunkId> {
+        self.state.lock().freed.clone()
+    }
+
+    /// Ends every session, as if their leases had run out.
+    pub fn fence_all(&self) {
+        let mut state = self.state.lock();
+        let sessions: Vec<_> = state.sessions.keys().copied().collect();
+        for session in sessions {
+            state.end_session(session);
+        }
+    }
+
+    /// Opens of all sessions together.
+    pub fn open_files(&self) -> u64 {
+        let state = self.state.lock();
+        let opens = state.sessions.values().flat_map(|session| session.opens.values());
+        opens.map(|open| open.count).sum()
+    }
+
+    /// Inodes, those without a name among them.
+    pub fn inodes(&self) -> usize {
+        self.state.lock().inodes.len()
+    }
+
+    /// The state on behalf of a live session.
+    fn with<T>(&self, identity: &Identity, call: impl FnOnce(&mut State) -> FsResult<T>) -> FsResult<T> {
+        let mut state = self.state.lock();
+        state.session(identity)?;
+        call(&mut state)
+    }
+}
+
+/// The twin grants no leases: its clients ask every time.
+fn found(attr: Attr) -> Found {
+    Found {
+        attr,
+        leased: false,
+        parent_leased: false,
+    }
+}
+
+#[async_trait]
+impl MetadataService for TwinMetadata {
+    async fn open_session(&self, request: OpenSession) -> FsResult<SessionGrant> {
+        self.state.lock().open_session(request)
+    }
+
+    async fn keep_alive(&self, identity: Identity) -> FsResult<Duration> {
+        self.state.lock().keep_alive(&identity)
+    }
+
+    async fn close_session(&self, identity: Identity) -> FsResult<()> {
+        self.with(&identity, |state| {
+            state.end_session(identity.session);
+            Ok(())
+        })
+    }
+
+    async fn mutate(&self, identity: Identity, batch: MutationBatch) -> FsResult<Mutated> {
+        let results = self.state.lock().mutate(&identity, batch)?;
+        Ok(Mutated {
+            results,
+            leased: Vec::new(),
+        })
+    }
+
+    async fn lookup(&self, identity: Identity, caller: Caller, parent: Ino, name: Name) -> FsResult<Found> {
+        self.with(&identity, |state| state.lookup(&caller, parent, &name))
+            .map(found)
+    }
+
+    async fn getattr(&self, identity: Identity, ino: Ino) -> FsResult<Found> {
+        self.with(&identity, |state| state.attr(ino)).map(found)
+    }
+
+    async fn readlink(&self, identity: Identity, ino: Ino) -> FsResult<Bytes> {
+        self.with(&identity, |state| state.readlink(ino))
+    }
+
+    async fn readdir(
+        &self,
+        identity: Identity,
+        caller: Caller,
+        ino: Ino,
+        cursor: u64,
+        limit: u32,
+        attrs: bool,
+    ) -> FsResult<DirPage> {
+        self.with(&identity, |state| {
+            state.readdir(&caller, ino, cursor, limit, attrs)
+        })
+    }
+
+    async fn getxattr(&self, identity: Identity, caller: Caller, ino: Ino, name: Bytes) -> FsResult<Bytes> {
+        self.with(&identity, |state| state.getxattr(&caller, ino, &name))
+    }
+
+    async fn listxattr(&self, identity: Identity, caller: Caller, ino: Ino) -> FsResult<Vec<Bytes>> {
+        self.with(&identity, |state| state.listxattr(&caller, ino))
+    }
+
+    async fn read_extents(
+        &self,
+        identity: Identity,
+        ino: Ino,
+        offset: u64,
+        length: u64,
+    ) -> FsResult<ExtentPage> {
+        self.with(&identity, |state| {
+            state.read_extents(identity.session, ino, offset, length)
+        })
+    }
+
+    async fn open(
+        &self,
+        identity: Identity,
+        caller: Caller,
+        ino: Ino,
+        read: bool,
+        write: bool,
+    ) -> FsResult<Opened> {
+        self.with(&identity, |state| {
+            state.open(identity.session, &caller, ino, read, write)
+        })
+    }
+
+    async fn release(&self, identity: Identity, inos: Vec<Ino>) -> FsResult<()> {
+        self.with(&identity, |state| {
+            if !(1..=RELEASES_MAX).contains(&inos.len()) {
+                return Err(FsError::new(ErrorKind::Invalid, "a release has 1 to 4096 inodes"));
+            }
+            for ino in inos {
+                state.release(identity.session, ino);
+            }
+            Ok(())
+        })
+    }
+
+    async fn statfs(&self, identity: Identity) -> FsResult<StatFs> {
+        let available = self.chunks.available_bytes();
+        self.with(&identity, |state| {
+            let copies = u64::from(state.options.replication);
+            let capacity: u64 = state.nodes.iter().map(|node| node.capacity_bytes).sum();
+            let inos: Vec<Ino> = state.inodes.keys().copied().collect();
+            let content = inos
+                .iter()
+                .map(|ino| state.attr(*ino).map(|attr| attr.allocated_bytes));
+            Ok(StatFs {
+                capacity_bytes: capacity / copies,
+                available_bytes: available / copies,
+                used_bytes: content.sum::<FsResult<u64>>()?,
+                inodes: inos.len() as u64,
+            })
+        })
+    }
+
+    async fn cluster_state(&self, identity: Identity, known_version: u64) -> FsResult<ClusterUpdate> {
+        self.with(&identity, |state| {
+            let version = state.cluster_version;
+            Ok(match known_version == version {
+                true => ClusterUpdate {
+                    version,
+                    ..ClusterUpdate::default()
+                },
+                false => ClusterUpdate {
+                    version,
+                    full: true,
+                    nodes: state.nodes.clone(),
+                    groups: state.groups.clone(),
+                    removed_nodes: Vec::new(),
+                },
+            })
+        })
+    }
+}
