@@ -116,9 +116,7 @@ pub const SESSION_LEASES_MAX: usize = 1 << 20;
 /// Recalls on their way to one session; one that does not read them is granted nothing more.
 pub const RECALLS_PENDING_MAX: usize = 1024;
 /// Reads that one datanode streams at a time, each with at most 1 MiB of content in memory; further ones wait.
-pub const DATANODE_READS_MAX: usize = 256;
-/// Steps of reads that are at the disk at a time.
-pub const DATANODE_READ_STEPS_MAX: usize = 32;
+pub const DATANODE_READS_MAX: usize = 128;
 /// Chunk files that a datanode keeps open for the next read.
 pub const DATANODE_OPEN_FILES_MAX: usize = 256;
 /// Space of a datanode's disk that chunks do not get: a hundredth of it, at most this much.
@@ -132,3 +130,9 @@ pub const INVENTORY_PENDING_MAX: usize = 65_536;
 pub const FORWARD_STALL: Duration = Duration::from_secs(5);
 /// A replica that has the whole chunk and gives no receipt for this long has failed, counted from the first replica's own.
 pub const FORWARD_REPLY: Duration = Duration::from_secs(10);
+/// After a recall an inode is not leased for this long: with several writers leases would only go to and fro.
+pub const LEASE_COOLDOWN: Duration = Duration::from_secs(1);
+/// A session that is alive and does not obey a recall for this long is ended.
+pub const RECALL_PATIENCE: Duration = Duration::from_secs(20);
+/// A call for recalls is answered after this long even if there are none.
+pub const RECALL_POLL: Duration = Duration::from_secs(4);

@@ -6,11 +6,12 @@
 use crate::attr::{Attr, FileKind};
 use crate::capability::ChunkCapability;
 use crate::cluster::{ClusterUpdate, StatFs};
-use crate::error::FsResult;
+use crate::error::{ErrorKind, FsError, FsResult};
 use crate::extent::{ExtentPage, Receipt};
 use crate::ids::{ChunkId, Ino, SessionEpoch};
+use crate::lease::RecallPage;
 use crate::name::Name;
-use crate::op::{Entry, MutationBatch, OpResult};
+use crate::op::{MutationBatch, OpResult};
 use crate::session::{Caller, Identity, OpenSession, SessionGrant};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -42,6 +43,28 @@ pub struct DirPage {
     pub end: bool,
     /// Inode of the parent directory (the root is its own), for `..`.
     pub parent: Ino,
+    /// The session has leases on the directory and on every entry whose attributes are here.
+    pub leased: bool,
+}
+
+/// Attributes of an inode, and which leases came with them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Attributes, inode number among them.
+    pub attr: Attr,
+    /// The session has a lease on the inode.
+    pub leased: bool,
+    /// Of a lookup: the session has a lease on the directory.
+    pub parent_leased: bool,
+}
+
+/// Answer to a batch.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Mutated {
+    /// One result per operation, in order.
+    pub results: Vec<OpResult>,
+    /// Inodes among those that the batch concerned on which the session now has a lease.
+    pub leased: Vec<Ino>,
 }
 
 /// Reply to an open: fresh attributes and the first page of the map.
@@ -67,13 +90,28 @@ pub trait MetadataService: Send + Sync + 'static {
     /// Ends the session: its open files are released, late commits refused.
     async fn close_session(&self, identity: Identity) -> FsResult<()>;
 
-    /// Applies a batch; one result per operation, in order. The outer error means that nothing is known of any.
-    async fn mutate(&self, identity: Identity, batch: MutationBatch) -> FsResult<Vec<OpResult>>;
+    /// Applies a batch; one result per operation, in order. The outer error means that nothing is known of any. Returns
+    /// after every other session has given up its leases on what was changed.
+    async fn mutate(&self, identity: Identity, batch: MutationBatch) -> FsResult<Mutated>;
+
+    /// Waits up to [`crate::limits::RECALL_POLL`] for leases that the session must give up. `acknowledged` is the last
+    /// recall of `stream` that it has obeyed: operations that waited for it go on. `stream` 0 opens a new stream, at once:
+    /// the session says that it has forgotten everything that it was granted. Without a stream nothing is granted.
+    ///
+    /// # Errors
+    /// `Stale`: the stream is over, forget everything and open a new one. `NotSupported`: this service grants no leases.
+    async fn recalls(&self, identity: Identity, stream: u64, acknowledged: u64) -> FsResult<RecallPage> {
+        let _ = (identity, stream, acknowledged);
+        Err(FsError::new(
+            ErrorKind::NotSupported,
+            "this service grants no leases",
+        ))
+    }
 
     /// Finds a name. `caller` needs search permission on `parent`.
-    async fn lookup(&self, identity: Identity, caller: Caller, parent: Ino, name: Name) -> FsResult<Entry>;
+    async fn lookup(&self, identity: Identity, caller: Caller, parent: Ino, name: Name) -> FsResult<Found>;
     /// Attributes.
-    async fn getattr(&self, identity: Identity, ino: Ino) -> FsResult<Attr>;
+    async fn getattr(&self, identity: Identity, ino: Ino) -> FsResult<Found>;
     /// Target of a symbolic link.
     async fn readlink(&self, identity: Identity, ino: Ino) -> FsResult<Bytes>;
     /// Page of a directory after `cursor` (0: from the start); at most `limit` entries. `caller` needs read permission

@@ -9,7 +9,7 @@ use dfs_common::limits::{
     XATTR_VALUE_BYTES_MAX,
 };
 use dfs_common::op::Entry;
-use dfs_common::service::{DirEntry, DirPage};
+use dfs_common::service::{DirEntry, DirPage, Found};
 use dfs_common::{Attr, FileKind, FsResult, Ino, Name, Timestamp};
 
 /// First cursor of a directory entry: smaller ones stand for the start, `.` and `..`.
@@ -109,6 +109,27 @@ pub(super) fn required_attr(attr: Option<v1::Attr>) -> FsResult<Attr> {
     attr_from_wire(required(attr, "attributes")?)
 }
 
+/// Attributes with their leases, on the wire.
+pub fn found_to_wire(found: &Found) -> v1::Found {
+    v1::Found {
+        attr: Some(attr_to_wire(&found.attr)),
+        leased: found.leased,
+        parent_leased: found.parent_leased,
+    }
+}
+
+/// Attributes with their leases, from the wire.
+///
+/// # Errors
+/// As [`attr_from_wire`].
+pub fn found_from_wire(found: v1::Found) -> FsResult<Found> {
+    Ok(Found {
+        attr: required_attr(found.attr)?,
+        leased: found.leased,
+        parent_leased: found.parent_leased,
+    })
+}
+
 /// An entry's wire form.
 pub fn entry_to_wire(entry: &Entry) -> v1::Entry {
     v1::Entry {
@@ -181,6 +202,7 @@ pub fn dir_page_to_wire(page: &DirPage) -> v1::ReaddirReply {
         entries: page.entries.iter().map(dir_entry_to_wire).collect(),
         end: page.end,
         parent: page.parent.0,
+        leased: page.leased,
     }
 }
 
@@ -212,6 +234,7 @@ pub fn dir_page_from_wire(page: v1::ReaddirReply) -> FsResult<DirPage> {
             .map(dir_entry_from_wire)
             .collect::<FsResult<_>>()?,
         end: page.end,
+        leased: page.leased,
         parent: Ino(page.parent),
     })
 }

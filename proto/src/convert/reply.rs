@@ -3,13 +3,18 @@
 use super::inode::required_attr;
 use super::{
     at_most, attr_to_wire, chunk_capability_from_wire, chunk_capability_to_wire, created_from_wire,
-    created_to_wire, entry_from_wire, entry_to_wire, error_from_wire, error_to_wire, required,
+    created_to_wire, entry_from_wire, entry_to_wire, error_from_wire, error_to_wire, invalid, required,
 };
 use crate::v1;
 use crate::v1::op_result::Result as Wire;
-use dfs_common::limits::{BATCH_OPS_MAX, GRANT_CHUNKS_MAX};
+use dfs_common::lease::{Recall, RecallPage};
+use dfs_common::limits::{BATCH_OPS_MAX, GRANT_CHUNKS_MAX, RECALLS_PENDING_MAX};
 use dfs_common::op::{OpReply, OpResult};
+use dfs_common::service::Mutated;
 use dfs_common::{FsResult, Ino};
+
+/// Inodes that one operation can concern: two directories and two children.
+const OP_INODES_MAX: usize = 4;
 
 /// The wire form of what an operation answers.
 pub fn op_reply_to_wire(reply: &OpReply) -> Wire {
@@ -90,18 +95,56 @@ pub fn op_result_from_wire(result: v1::OpResult) -> FsResult<OpResult> {
     op_reply_from_wire(required(result.result, "result, or it is unknown here")?)
 }
 
-/// The wire form of a batch's results.
-pub fn op_results_to_wire(results: &[OpResult]) -> v1::MutateReply {
+/// The answer to a batch, on the wire.
+pub fn mutated_to_wire(mutated: &Mutated) -> v1::MutateReply {
     v1::MutateReply {
-        results: results.iter().map(op_result_to_wire).collect(),
+        results: mutated.results.iter().map(op_result_to_wire).collect(),
+        leased: mutated.leased.iter().map(|ino| ino.0).collect(),
     }
 }
 
-/// The results of a batch from the wire.
+/// The answer to a batch, from the wire.
 ///
 /// # Errors
-/// `Invalid` for more than [`BATCH_OPS_MAX`], and as [`op_result_from_wire`].
-pub fn op_results_from_wire(reply: v1::MutateReply) -> FsResult<Vec<OpResult>> {
+/// `Invalid` for more than [`BATCH_OPS_MAX`] results or more leases than they can concern, and as
+/// [`op_result_from_wire`].
+pub fn mutated_from_wire(reply: v1::MutateReply) -> FsResult<Mutated> {
     at_most(reply.results.len(), BATCH_OPS_MAX, "results")?;
-    reply.results.into_iter().map(op_result_from_wire).collect()
+    at_most(reply.leased.len(), BATCH_OPS_MAX * OP_INODES_MAX, "leases")?;
+    let results = reply.results.into_iter().map(op_result_from_wire).collect::<FsResult<_>>()?;
+    Ok(Mutated {
+        results,
+        leased: reply.leased.into_iter().map(Ino).collect(),
+    })
+}
+
+/// Recalls on the wire.
+pub fn recall_page_to_wire(page: &RecallPage) -> v1::RecallsReply {
+    let recall = |recall: &Recall| v1::Recall {
+        sequence: recall.sequence,
+        inos: recall.inos.iter().map(|ino| ino.0).collect(),
+    };
+    v1::RecallsReply {
+        stream: page.stream,
+        recalls: page.recalls.iter().map(recall).collect(),
+    }
+}
+
+/// Recalls from the wire.
+///
+/// # Errors
+/// `Invalid` for more than [`RECALLS_PENDING_MAX`], or numbers that do not grow.
+pub fn recall_page_from_wire(reply: v1::RecallsReply) -> FsResult<RecallPage> {
+    at_most(reply.recalls.len(), RECALLS_PENDING_MAX, "recalls")?;
+    if !reply.recalls.is_sorted_by(|a, b| a.sequence < b.sequence) {
+        return Err(invalid("recalls are out of order"));
+    }
+    let recall = |recall: v1::Recall| Recall {
+        sequence: recall.sequence,
+        inos: recall.inos.into_iter().map(Ino).collect(),
+    };
+    Ok(RecallPage {
+        stream: reply.stream,
+        recalls: reply.recalls.into_iter().map(recall).collect(),
+    })
 }

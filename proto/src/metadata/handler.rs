@@ -65,25 +65,25 @@ impl<S: MetadataService + ?Sized> MetadataHandler<S> {
     pub(crate) async fn mutate(&self, mut request: v1::MutateRequest) -> FsResult<v1::MutateReply> {
         let identity = required_identity(request.identity.take())?;
         let batch = mutation_batch_from_wire(request)?;
-        let results = self.service.mutate(identity, batch).await?;
-        Ok(op_results_to_wire(&results))
+        let mutated = self.service.mutate(identity, batch).await?;
+        Ok(mutated_to_wire(&mutated))
     }
 
-    pub(crate) async fn lookup(&self, request: v1::LookupRequest) -> FsResult<v1::Entry> {
+    pub(crate) async fn lookup(&self, request: v1::LookupRequest) -> FsResult<v1::Found> {
         let identity = required_identity(request.identity)?;
         let caller = required_caller(request.caller)?;
         let name = Name::new(request.name)?;
-        let entry = self
+        let found = self
             .service
             .lookup(identity, caller, Ino(request.parent), name)
             .await?;
-        Ok(entry_to_wire(&entry))
+        Ok(found_to_wire(&found))
     }
 
-    pub(crate) async fn getattr(&self, request: v1::InoRequest) -> FsResult<v1::Attr> {
+    pub(crate) async fn getattr(&self, request: v1::InoRequest) -> FsResult<v1::Found> {
         let identity = required_identity(request.identity)?;
-        let attr = self.service.getattr(identity, Ino(request.ino)).await?;
-        Ok(attr_to_wire(&attr))
+        let found = self.service.getattr(identity, Ino(request.ino)).await?;
+        Ok(found_to_wire(&found))
     }
 
     pub(crate) async fn readlink(&self, request: v1::InoRequest) -> FsResult<v1::ReadlinkReply> {
@@ -181,6 +181,15 @@ impl<S: MetadataService + ?Sized> MetadataHandler<S> {
             .await?;
         Ok(cluster_update_to_wire(&update))
     }
+
+    pub(crate) async fn recalls(&self, request: v1::RecallsRequest) -> FsResult<v1::RecallsReply> {
+        let identity = required_identity(request.identity)?;
+        let page = self
+            .service
+            .recalls(identity, request.stream, request.acknowledged)
+            .await?;
+        Ok(recall_page_to_wire(&page))
+    }
 }
 
 /// Decodes a request, calls the method of its name above, encodes the reply.
@@ -225,4 +234,5 @@ dispatch! {
     Release: release,
     Statfs: statfs,
     ClusterState: cluster_state,
+    Recalls: recalls,
 }

@@ -45,4 +45,5 @@ methods! {
     Release = 13,
     Statfs = 14,
     ClusterState = 15,
+    Recalls = 16,
 }

@@ -7,10 +7,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_common::cluster::{ClusterUpdate, StatFs};
 use dfs_common::extent::ExtentPage;
-use dfs_common::op::{Entry, MutationBatch, OpResult};
-use dfs_common::service::{DirPage, MetadataService, Opened};
+use dfs_common::lease::RecallPage;
+use dfs_common::op::MutationBatch;
+use dfs_common::service::{DirPage, Found, MetadataService, Mutated, Opened};
 use dfs_common::session::{Caller, Identity, OpenSession, SessionGrant};
-use dfs_common::{Attr, FsResult, Ino, Name};
+use dfs_common::{FsResult, Ino, Name};
 use prost::Message;
 use std::future::Future;
 use std::time::Duration;
@@ -81,7 +82,7 @@ impl<T: MetadataTransport> MetadataService for MetadataStub<T> {
         Ok(())
     }
 
-    async fn mutate(&self, identity: Identity, batch: MutationBatch) -> FsResult<Vec<OpResult>> {
+    async fn mutate(&self, identity: Identity, batch: MutationBatch) -> FsResult<Mutated> {
         let sent = batch.ops.len();
         let request = v1::MutateRequest {
             identity: some_identity(&identity),
@@ -91,38 +92,34 @@ impl<T: MetadataTransport> MetadataService for MetadataStub<T> {
             .transport
             .call::<_, v1::MutateReply>(Method::Mutate, request)
             .await?;
-        let results = op_results_from_wire(reply)?;
-        if results.len() != sent {
+        let mutated = mutated_from_wire(reply)?;
+        if mutated.results.len() != sent {
             return Err(invalid(format!(
                 "{} results for {sent} operations",
-                results.len()
+                mutated.results.len()
             )));
         }
-        Ok(results)
+        Ok(mutated)
     }
 
-    async fn lookup(&self, identity: Identity, caller: Caller, parent: Ino, name: Name) -> FsResult<Entry> {
+    async fn lookup(&self, identity: Identity, caller: Caller, parent: Ino, name: Name) -> FsResult<Found> {
         let request = v1::LookupRequest {
             identity: some_identity(&identity),
             caller: some_caller(&caller),
             parent: parent.0,
             name: name.bytes().clone(),
         };
-        entry_from_wire(
-            self.transport
-                .call::<_, v1::Entry>(Method::Lookup, request)
+        found_from_wire(self.transport.call::<_, v1::Found>(Method::Lookup, request)
                 .await?,
         )
     }
 
-    async fn getattr(&self, identity: Identity, ino: Ino) -> FsResult<Attr> {
+    async fn getattr(&self, identity: Identity, ino: Ino) -> FsResult<Found> {
         let request = v1::InoRequest {
             identity: some_identity(&identity),
             ino: ino.0,
         };
-        attr_from_wire(
-            self.transport
-                .call::<_, v1::Attr>(Method::Getattr, request)
+        found_from_wire(self.transport.call::<_, v1::Found>(Method::Getattr, request)
                 .await?,
         )
     }
@@ -266,5 +263,18 @@ impl<T: MetadataTransport> MetadataService for MetadataStub<T> {
                 .call::<_, v1::ClusterUpdate>(Method::ClusterState, request)
                 .await?,
         )
+    }
+
+    async fn recalls(&self, identity: Identity, stream: u64, acknowledged: u64) -> FsResult<RecallPage> {
+        let request = v1::RecallsRequest {
+            identity: some_identity(&identity),
+            stream,
+            acknowledged,
+        };
+        let reply = self
+            .transport
+            .call::<_, v1::RecallsReply>(Method::Recalls, request)
+            .await?;
+        recall_page_from_wire(reply)
     }
 }

@@ -8,6 +8,7 @@ use crate::config::CoordinatorConfig;
 use crate::gc::collector::{ChunkCollector, CollectorParts};
 use crate::gc::reaper::Reaper;
 use crate::identity::DataDir;
+use crate::lease::LeaseTable;
 use crate::namespace;
 use crate::session::expiry::SessionExpiry;
 use crate::session::opens::OpenTable;
@@ -43,6 +44,8 @@ pub struct Core {
     pub sessions: Arc<SessionTable>,
     /// Open files.
     pub opens: Arc<OpenTable>,
+    /// What clients may answer from memory.
+    pub leases: Arc<LeaseTable>,
     /// Nodes and groups.
     pub cluster: Arc<ClusterState>,
     /// The single writer.
@@ -126,6 +129,7 @@ impl Core {
             groups: Arc::new(GroupMaker::new(cluster.clone(), placement, applier.clone())),
             sessions,
             opens,
+            leases: Arc::default(),
             cluster,
             applier,
             workers: Workers::default(),
@@ -135,7 +139,7 @@ impl Core {
 
     /// Starts background work; needs a tokio runtime. Freed chunks are deleted through `chunks`.
     pub fn start_workers(&self, chunks: Arc<dyn ChunkConnector>) {
-        let expiry = SessionExpiry::new(self.sessions.clone(), self.applier.clone());
+        let expiry = SessionExpiry::new(self.sessions.clone(), self.applier.clone(), self.leases.clone());
         self.workers.spawn(Arc::new(expiry));
         let cluster = ClusterWorker::new(self.cluster.clone(), self.groups.clone());
         self.workers.spawn(Arc::new(cluster));
@@ -174,6 +178,7 @@ impl Core {
     /// Ends a session: it is refused from now on, and its records are taken away.
     pub async fn end_session(&self, session: SessionId) -> FsResult<()> {
         if self.sessions.begin_end(session) {
+            self.leases.end(session);
             self.applier.end_session(session).await?;
         }
         Ok(())

@@ -1,7 +1,8 @@
 //! The coordinator: namespace, sessions, membership and placement over an ordered key-value store.
 //!
 //! Code map: [`namespace`] applies operations and reads (the state machine); [`store`] keeps keys and values; [`applier`] is the
-//! only writer; [`session`] knows who may call and what is open; [`cluster`] knows the datanodes; [`gc`] takes away what
+//! only writer; [`session`] knows who may call and what is open; [`lease`]
+//! what clients may answer from memory; [`cluster`] knows the datanodes; [`gc`] takes away what
 //! nobody refers to; [`service`] and [`admin`] are
 //! the faces; [`core`](crate::core) puts the parts together. Nothing here knows FUSE, and nothing but [`applier`] writes to the store.
 
@@ -12,6 +13,7 @@ pub mod config;
 pub mod core;
 pub mod gc;
 pub mod identity;
+pub mod lease;
 pub mod namespace;
 pub mod server;
 pub mod service;

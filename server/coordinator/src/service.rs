@@ -5,15 +5,15 @@ use crate::namespace::{OpenFiles, read};
 use crate::session::opens::Counted;
 use async_trait::async_trait;
 use bytes::Bytes;
-use dfs_common::attr::Attr;
 use dfs_common::cluster::{ClusterUpdate, StatFs};
 use dfs_common::extent::ExtentPage;
+use dfs_common::lease::RecallPage;
 use dfs_common::limits::{
     CAPABILITY_VALIDITY, EXTENTS_PAGE_MAX, GROUPS_MAX, READDIR_ENTRIES_MAX, RELEASES_MAX, SESSION_LEASE,
     XATTR_LIST_BYTES_MAX,
 };
-use dfs_common::op::{Entry, MutationBatch, OpResult};
-use dfs_common::service::{DirPage, MetadataService, Opened};
+use dfs_common::op::MutationBatch;
+use dfs_common::service::{DirPage, Found, MetadataService, Mutated, Opened};
 use dfs_common::session::{Caller, Identity, OpenSession, SessionGrant, SessionSecret};
 use dfs_common::{ErrorKind, FsError, FsResult, Ino, Name};
 use parking_lot::RwLock;
@@ -45,7 +45,11 @@ impl CoordinatorService {
 
     /// Refuses further calls; answers the core, which running calls may still use.
     pub fn close(&self) -> Option<Arc<Core>> {
-        self.core.write().take()
+        let core = self.core.write().take();
+        if let Some(core) = &core {
+            core.leases.close();
+        }
+        core
     }
 
     fn live(&self, identity: &Identity) -> FsResult<Arc<Core>> {
@@ -128,22 +132,38 @@ impl MetadataService for CoordinatorService {
         core.end_session(identity.session).await
     }
 
-    async fn mutate(&self, identity: Identity, batch: MutationBatch) -> FsResult<Vec<OpResult>> {
+    async fn mutate(&self, identity: Identity, batch: MutationBatch) -> FsResult<Mutated> {
         let core = self.live(&identity)?;
         for op in &batch.ops {
             check_caller(&op.caller)?;
         }
-        core.applier.mutate(identity, batch).await
+        core.change(identity, batch).await
     }
 
-    async fn lookup(&self, identity: Identity, caller: Caller, parent: Ino, name: Name) -> FsResult<Entry> {
+    async fn recalls(&self, identity: Identity, stream: u64, acknowledged: u64) -> FsResult<RecallPage> {
         let core = self.live(&identity)?;
-        read::lookup(&*core.store, &caller, parent, &name)
+        match stream {
+            0 => Ok(RecallPage {
+                stream: core.leases.attach(identity.session),
+                recalls: Vec::new(),
+            }),
+            stream => core.leases.recalls(identity.session, stream, acknowledged).await,
+        }
     }
 
-    async fn getattr(&self, identity: Identity, ino: Ino) -> FsResult<Attr> {
+    async fn lookup(&self, identity: Identity, caller: Caller, parent: Ino, name: Name) -> FsResult<Found> {
         let core = self.live(&identity)?;
-        read::getattr(&*core.store, ino)
+        core.leased_lookup(identity.session, &caller, parent, &name)
+    }
+
+    async fn getattr(&self, identity: Identity, ino: Ino) -> FsResult<Found> {
+        let core = self.live(&identity)?;
+        let leased = core.leases.grant(identity.session, ino);
+        Ok(Found {
+            attr: read::getattr(&*core.store, ino)?,
+            leased,
+            parent_leased: false,
+        })
     }
 
     async fn readlink(&self, identity: Identity, ino: Ino) -> FsResult<Bytes> {
@@ -162,9 +182,7 @@ impl MetadataService for CoordinatorService {
     ) -> FsResult<DirPage> {
         let core = self.live(&identity)?;
         let limit = limit.clamp(1, READDIR_ENTRIES_MAX);
-        // One moment for entries and attributes.
-        let snapshot = core.store.snapshot()?;
-        read::readdir(&*snapshot, &caller, ino, cursor, limit, attrs)
+        core.leased_readdir(identity.session, &caller, ino, cursor, limit, attrs)
     }
 
     async fn getxattr(&self, identity: Identity, caller: Caller, ino: Ino, name: Bytes) -> FsResult<Bytes> {

@@ -58,7 +58,7 @@ async fn one(client: &MetadataGrpcClient, identity: Identity, number: u64, op: O
         acknowledged_below: OpNumber(0),
         stop_on_error: false,
     };
-    client.mutate(identity, batch).await.unwrap().remove(0)
+    client.mutate(identity, batch).await.unwrap().results.remove(0)
 }
 
 fn create(text: &str) -> Operation {
@@ -156,7 +156,7 @@ async fn names_survive_a_restart_and_the_session_is_resumed() {
     ];
     let resumed = open_session(&client, Some(me), declared).await.unwrap();
     assert_eq!(resumed.identity.session, me.session);
-    assert_eq!(client.getattr(me, ino).await.unwrap().ino, ino);
+    assert_eq!(client.getattr(me, ino).await.unwrap().attr.ino, ino);
     client.read_extents(me, ino, 0, 100).await.unwrap();
     client.release(me, vec![ino]).await.unwrap();
     client.release(me, vec![ino]).await.unwrap();
@@ -199,7 +199,7 @@ async fn removed_file_is_readable_until_its_last_release() {
     )
     .await;
     assert_eq!(removed, Ok(OpReply::Removed { ino, nlink: 0 }));
-    assert_eq!(client.getattr(reader, ino).await.unwrap().nlink, 0);
+    assert_eq!(client.getattr(reader, ino).await.unwrap().attr.nlink, 0);
     let stranger = client.open(owner, Caller::root(), ino, true, false).await;
     assert_eq!(stranger.unwrap_err().kind(), ErrorKind::Stale);
     client
@@ -449,5 +449,11 @@ async fn one_in_process(metadata: &dyn MetadataService, identity: Identity) {
         acknowledged_below: OpNumber(0),
         stop_on_error: false,
     };
-    metadata.mutate(identity, batch).await.unwrap().remove(0).unwrap();
+    metadata
+        .mutate(identity, batch)
+        .await
+        .unwrap()
+        .results
+        .remove(0)
+        .unwrap();
 }

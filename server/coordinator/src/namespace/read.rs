@@ -34,6 +34,11 @@ pub fn lookup(read: &dyn MetaRead, caller: &Caller, parent: Ino, name: &Name) ->
     }
 }
 
+/// The inode that a name stands for, whoever asks.
+pub fn resolve(read: &dyn MetaRead, parent: Ino, name: &Name) -> FsResult<Option<Ino>> {
+    Ok(dentry::find(read, parent, name)?.map(|entry| entry.ino))
+}
+
 /// Attributes.
 ///
 /// # Errors
@@ -102,6 +107,7 @@ pub fn readdir(
         entries,
         end: is_end,
         parent: directory.parent,
+        leased: false,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use super::table::{EXPIRY_INTERVAL, SessionTable};
 use crate::applier::Applier;
+use crate::lease::LeaseTable;
 use crate::worker::Worker;
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -11,12 +12,17 @@ use std::time::Duration;
 pub struct SessionExpiry {
     sessions: Arc<SessionTable>,
     applier: Arc<Applier>,
+    leases: Arc<LeaseTable>,
 }
 
 impl SessionExpiry {
     /// Over these sessions.
-    pub fn new(sessions: Arc<SessionTable>, applier: Arc<Applier>) -> Self {
-        SessionExpiry { sessions, applier }
+    pub fn new(sessions: Arc<SessionTable>, applier: Arc<Applier>, leases: Arc<LeaseTable>) -> Self {
+        SessionExpiry {
+            sessions,
+            applier,
+            leases,
+        }
     }
 }
 
@@ -29,7 +35,12 @@ impl Worker for SessionExpiry {
         format!("{} sessions", self.sessions.count())
     }
     async fn step(&self) -> Duration {
+        for session in self.leases.overdue() {
+            tracing::warn!(%session, "session is ended: its client does not obey recalls");
+            self.sessions.begin_end(session);
+        }
         for session in self.sessions.expire_due() {
+            self.leases.end(session);
             if let Err(error) = self.applier.end_session(session).await {
                 tracing::warn!(%session, %error, "session could not be ended yet");
                 break;

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// Between two looks at the leases. A gap longer than this and a half means that the coordinator itself stood still: the
 /// leases are extended by it, since no keep-alive could have been answered.
@@ -37,10 +38,13 @@ struct Session {
 pub struct SessionTable {
     clock: Arc<dyn Clock>,
     inner: Mutex<Inner>,
+    /// Notified when a session leaves grace.
+    settled: Notify,
 }
 
 struct Inner {
     sessions: HashMap<SessionId, Session>,
+    in_grace: usize,
     last_look: Duration,
 }
 
@@ -82,8 +86,10 @@ impl SessionTable {
             clock,
             inner: Mutex::new(Inner {
                 sessions: HashMap::new(),
+                in_grace: 0,
                 last_look,
             }),
+            settled: Notify::new(),
         }
     }
 
@@ -95,7 +101,33 @@ impl SessionTable {
             state,
             renewed,
         };
-        self.inner.lock().sessions.insert(session, entry);
+        let mut inner = self.inner.lock();
+        inner.in_grace += usize::from(state == State::Grace);
+        inner.sessions.insert(session, entry);
+    }
+
+    /// Changes the state of a session; wakes those who wait for the end of its grace.
+    fn set_state(&self, inner: &mut Inner, session: SessionId, state: State) {
+        if let Some(session) = inner.sessions.get_mut(&session) {
+            if session.state == State::Grace && state != State::Grace {
+                inner.in_grace -= 1;
+                self.settled.notify_waiters();
+            }
+            session.state = state;
+        }
+    }
+
+    /// Waits until no session is in grace: every client from before the restart has resumed, and so forgotten what it was
+    /// leased, or its lease has ended.
+    pub async fn settled(&self) {
+        loop {
+            let mut settled = std::pin::pin!(self.settled.notified());
+            settled.as_mut().enable();
+            if self.inner.lock().in_grace == 0 {
+                return;
+            }
+            settled.await;
+        }
     }
 
     /// A session found in the store at start: in grace for one lease.
@@ -142,28 +174,29 @@ impl SessionTable {
     /// The session declared its opens: it is live.
     pub fn resumed(&self, session: SessionId) {
         let now = self.clock.monotonic();
-        if let Some(session) = self.inner.lock().sessions.get_mut(&session)
-            && session.state != State::Ending
-        {
-            session.state = State::Live;
-            session.renewed = now;
+        let mut inner = self.inner.lock();
+        let Some(entry) = inner.sessions.get_mut(&session) else {
+            return;
+        };
+        if entry.state != State::Ending {
+            entry.renewed = now;
+            self.set_state(&mut inner, session, State::Live);
         }
     }
 
     /// Refuses every further call of a session, which is about to be taken apart. False if it is unknown.
     pub fn begin_end(&self, session: SessionId) -> bool {
-        match self.inner.lock().sessions.get_mut(&session) {
-            Some(session) => {
-                session.state = State::Ending;
-                true
-            }
-            None => false,
-        }
+        let mut inner = self.inner.lock();
+        let known = inner.sessions.contains_key(&session);
+        self.set_state(&mut inner, session, State::Ending);
+        known
     }
 
     /// The session's records are gone.
     pub fn remove(&self, session: SessionId) {
-        self.inner.lock().sessions.remove(&session);
+        let mut inner = self.inner.lock();
+        self.set_state(&mut inner, session, State::Ending);
+        inner.sessions.remove(&session);
     }
 
     /// Ends the sessions whose lease ran out and returns every session that is ending, those whose taking apart was
@@ -181,15 +214,18 @@ impl SessionTable {
         let mut ending = Vec::new();
         for (id, session) in &mut inner.sessions {
             session.renewed = (session.renewed + stood_still).min(now);
-            if session.state != State::Ending && now.saturating_sub(session.renewed) > SESSION_LEASE {
+            let expired = now.saturating_sub(session.renewed) > SESSION_LEASE;
+            if session.state != State::Ending && expired {
                 tracing::info!(session = %id, "session expired: no keep-alive within its lease");
-                session.state = State::Ending;
             }
-            if session.state == State::Ending {
+            if session.state == State::Ending || expired {
                 ending.push(*id);
             }
         }
         ending.sort();
+        for session in &ending {
+            self.set_state(&mut inner, *session, State::Ending);
+        }
         ending
     }
 

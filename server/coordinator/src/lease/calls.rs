@@ -1,0 +1,140 @@
+//! The calls of the metadata service that grant leases or take them away.
+
+use super::affected::{predicted, really};
+use super::change::Change;
+use super::table::{LeaseTable, Pending};
+use crate::core::Core;
+use crate::namespace::read;
+use dfs_common::lease::RecallPage;
+use dfs_common::limits::RECALL_POLL;
+use dfs_common::op::{MutationBatch, OpReply, OpResult};
+use dfs_common::service::{DirPage, Found, Mutated};
+use dfs_common::session::{Caller, Identity};
+use dfs_common::{Attr, ErrorKind, FsError, FsResult, Ino, Name, SessionId};
+use std::time::Duration;
+
+/// How long a mutation waits for the clients from before a restart before its client is told so.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(3);
+
+impl LeaseTable {
+    /// The next recalls of a stream; waits for them up to [`RECALL_POLL`].
+    ///
+    /// # Errors
+    /// `Stale`: the stream is over. `Unavailable` after [`LeaseTable::close`].
+    pub async fn recalls(&self, session: SessionId, stream: u64, acknowledged: u64) -> FsResult<RecallPage> {
+        let deadline = tokio::time::Instant::now() + RECALL_POLL;
+        loop {
+            let recalls = match self.pending(session, stream, acknowledged)? {
+                Pending::Recalls(recalls) => recalls,
+                Pending::None(arrived) => match tokio::time::timeout_at(deadline, arrived.notified()).await {
+                    Ok(()) => continue,
+                    Err(_) => Vec::new(),
+                },
+            };
+            return Ok(RecallPage { stream, recalls });
+        }
+    }
+}
+
+impl Core {
+    /// Applies a batch after every other session has given up its leases on what the batch changes.
+    ///
+    /// # Errors
+    /// Those of [`crate::applier::Applier::mutate`]; `Unavailable` while clients from before a restart may still answer
+    /// from memory.
+    pub(crate) async fn change(&self, identity: Identity, batch: MutationBatch) -> FsResult<Mutated> {
+        if tokio::time::timeout(SETTLE_PATIENCE, self.sessions.settled())
+            .await
+            .is_err()
+        {
+            return Err(FsError::new(
+                ErrorKind::Unavailable,
+                "after a restart changes wait until the clients from before it have resumed their sessions or lost them",
+            ));
+        }
+        let inos = predicted(&*self.store, &batch)?;
+        let mut change = Change::begin(self.leases.clone(), self.applier.clone(), identity.session, inos);
+        change.recalled().await;
+        let results = self.applier.mutate(identity, batch).await?;
+        let known: Vec<Attr> = really_new(&results, &change);
+        change.extend(really(&results));
+        change.recalled().await;
+        let mut leased = change.grant();
+        // An inode that was marked only after it was changed may have been changed again in between.
+        for attr in known {
+            if read::getattr(&*self.store, attr.ino).ok().as_ref() != Some(&attr) {
+                leased.retain(|ino| *ino != attr.ino);
+            }
+        }
+        change.finish();
+        Ok(Mutated { results, leased })
+    }
+
+    /// Finds a name; leases on both inodes are registered before each is read.
+    pub(crate) fn leased_lookup(
+        &self,
+        session: SessionId,
+        caller: &Caller,
+        parent: Ino,
+        name: &Name,
+    ) -> FsResult<Found> {
+        let parent_leased = self.leases.grant(session, parent);
+        let entry = read::lookup(&*self.store, caller, parent, name)?;
+        let leased = self.leases.grant(session, entry.attr.ino);
+        // What was read before the lease was there may be old.
+        let again = leased.then(|| read::getattr(&*self.store, entry.attr.ino));
+        Ok(match again {
+            Some(Ok(attr)) => Found {
+                attr,
+                leased: true,
+                parent_leased,
+            },
+            _ => Found {
+                attr: entry.attr,
+                leased: false,
+                parent_leased,
+            },
+        })
+    }
+
+    /// A page of a directory; leases on the directory and, with `attrs`, on its entries are registered before each is read.
+    pub(crate) fn leased_readdir(
+        &self,
+        session: SessionId,
+        caller: &Caller,
+        ino: Ino,
+        cursor: u64,
+        limit: u32,
+        attrs: bool,
+    ) -> FsResult<DirPage> {
+        let directory_leased = self.leases.grant(session, ino);
+        let snapshot = self.store.snapshot()?;
+        if !attrs || !directory_leased {
+            let mut page = read::readdir(&*snapshot, caller, ino, cursor, limit, attrs)?;
+            page.leased = directory_leased;
+            return Ok(page);
+        }
+        let mut page = read::readdir(&*snapshot, caller, ino, cursor, limit, false)?;
+        page.leased = true;
+        for entry in &page.entries {
+            page.leased &= self.leases.grant(session, entry.ino);
+        }
+        let snapshot = self.store.snapshot()?;
+        for entry in &mut page.entries {
+            entry.attr = read::getattr(&*snapshot, entry.ino).ok();
+            page.leased &= entry.attr.is_some();
+        }
+        Ok(page)
+    }
+}
+
+/// Attributes that replies carry of inodes that `change` had not marked.
+fn really_new(results: &[OpResult], change: &Change) -> Vec<Attr> {
+    let attr = |reply: &OpReply| match reply {
+        OpReply::Entry(entry) | OpReply::Created { entry, .. } => Some(entry.attr.clone()),
+        OpReply::Attr(attr) | OpReply::Committed { attr, .. } => Some(attr.clone()),
+        OpReply::Removed { .. } | OpReply::Renamed { .. } | OpReply::Chunks(_) => None,
+    };
+    let replies = results.iter().flatten().filter_map(attr);
+    replies.filter(|attr| !change.has_marked(attr.ino)).collect()
+}
