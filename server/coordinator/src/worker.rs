@@ -18,11 +18,13 @@ pub trait Worker: Send + Sync + 'static {
     async fn step(&self) -> Duration;
 }
 
+type Running = (Arc<dyn Worker>, JoinHandle<()>);
+
 /// The running workers of a coordinator.
 #[derive(Default)]
 pub struct Workers {
     stop: CancellationToken,
-    running: Mutex<Vec<(Arc<dyn Worker>, JoinHandle<()>)>>,
+    running: Mutex<Vec<Running>>,
 }
 
 impl Workers {

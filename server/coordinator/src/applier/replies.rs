@@ -14,6 +14,7 @@ use dfs_common::op::OpResult;
 use dfs_common::{ErrorKind, FsError, FsResult, OpNumber, SessionId};
 use dfs_proto::{convert, v1};
 use prost::Message;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Acknowledged replies that gather before they are trimmed together, which saves a write of the session's record.
@@ -54,30 +55,31 @@ fn may_pass(result: &OpResult) -> bool {
 
 impl Replies {
     fn session(&mut self, txn: &Txn<'_>, session: SessionId) -> FsResult<&mut Session> {
-        if !self.sessions.contains_key(&session) {
-            let record = stored::get_session(txn, session)?.ok_or_else(|| {
+        let vacant = match self.sessions.entry(session) {
+            Entry::Occupied(known) => return Ok(known.into_mut()),
+            Entry::Vacant(vacant) => vacant,
+        };
+        let record = stored::get_session(txn, session)?.ok_or_else(|| {
+            FsError::new(
+                ErrorKind::SessionFenced,
+                "the session has no record: open a new one",
+            )
+        })?;
+        let (start, end) = keys::replies(session);
+        let mut found = Session {
+            acknowledged_below: record.acknowledged_below,
+            ..Session::default()
+        };
+        for (key, _) in txn.scan(&start, &end, SESSION_REPLIES_MAX + 1)? {
+            let number = keys::parse_reply(&key).ok_or_else(|| {
                 FsError::new(
-                    ErrorKind::SessionFenced,
-                    "the session has no record: open a new one",
+                    ErrorKind::Corrupt,
+                    "a reply record in the metadata store is damaged",
                 )
             })?;
-            let (start, end) = keys::replies(session);
-            let mut found = Session {
-                acknowledged_below: record.acknowledged_below,
-                ..Session::default()
-            };
-            for (key, _) in txn.scan(&start, &end, SESSION_REPLIES_MAX + 1)? {
-                let number = keys::parse_reply(&key).ok_or_else(|| {
-                    FsError::new(
-                        ErrorKind::Corrupt,
-                        "a reply record in the metadata store is damaged",
-                    )
-                })?;
-                found.numbers.insert(number.0);
-            }
-            self.sessions.insert(session, found);
+            found.numbers.insert(number.0);
         }
-        Ok(self.sessions.get_mut(&session).expect("it was just put there"))
+        Ok(vacant.insert(found))
     }
 
     /// What is known of `number`.

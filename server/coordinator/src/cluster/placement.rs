@@ -319,7 +319,7 @@ mod tests {
     fn many_nodes_get_a_bounded_number_of_groups() {
         let rig = rig(20, 3, 2);
         let made = rig.make_groups();
-        assert!(made >= 20 && made <= 20 * GROUPS_PER_NODE, "{made}");
+        assert!((20..=20 * GROUPS_PER_NODE).contains(&made), "{made}");
         for group in rig.state.groups() {
             let distinct: BTreeSet<_> = group.members.iter().collect();
             assert_eq!(distinct.len(), 3);

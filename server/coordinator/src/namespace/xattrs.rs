@@ -55,7 +55,12 @@ pub fn check_access(inode: &Inode, caller: &Caller, name: &[u8], writing: bool) 
             false => refuse("security attributes are written by root"),
         };
     }
+    let wanted = if writing { WRITE } else { READ };
     let Some(rest) = in_namespace(b"user.") else {
+        // Linux asks for the permission before it looks for who might know the attribute, but not in `system`.
+        if in_namespace(b"system.").is_none() {
+            permission::check(&inode.attr, caller, wanted)?;
+        }
         return Err(FsError::new(
             ErrorKind::NotSupported,
             "extended attributes are in the namespaces user, trusted and security",
@@ -69,7 +74,7 @@ pub fn check_access(inode: &Inode, caller: &Caller, name: &[u8], writing: bool) 
     if sticky && writing && !permission::owns(&inode.attr, caller) {
         return refuse("only its owner writes user attributes of a sticky directory");
     }
-    permission::check(&inode.attr, caller, if writing { WRITE } else { READ })
+    permission::check(&inode.attr, caller, wanted)
 }
 
 fn check_rest(rest: &[u8]) -> FsResult<()> {

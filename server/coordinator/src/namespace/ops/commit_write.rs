@@ -308,11 +308,18 @@ mod tests {
             })
         );
         assert_eq!((attr.size, attr.allocated_bytes), (150, 53));
-        assert_eq!((attr.mtime, attr.ctime), (Timestamp { secs: 5000, nanos: 5 }, fixture.now()));
+        assert_eq!(
+            (attr.mtime, attr.ctime),
+            (Timestamp { secs: 5000, nanos: 5 }, fixture.now())
+        );
         assert!(attr.map_version > before.map_version);
         let page = fixture.extents(file);
         assert_eq!((page.size, page.covered_to), (150, u64::MAX));
-        let found: Vec<Extent> = page.extents.iter().map(|resolved| resolved.extent.clone()).collect();
+        let found: Vec<Extent> = page
+            .extents
+            .iter()
+            .map(|resolved| resolved.extent.clone())
+            .collect();
         assert_eq!(found, extents);
         assert!(page.extents[0].capability.is_none());
         assert_eq!(page.extents[1].capability.as_ref().map(|c| c.chunk), Some(chunk));
@@ -424,7 +431,9 @@ mod tests {
                 "{extents:?}"
             );
         }
-        let many = (0..=COMMIT_EXTENTS_MAX as u64).map(|n| inline(n * 2, b"x")).collect();
+        let many = (0..=COMMIT_EXTENTS_MAX as u64)
+            .map(|n| inline(n * 2, b"x"))
+            .collect();
         assert_eq!(
             kind(&fixture.commit(commit(file, many, vec![]))),
             ErrorKind::Invalid
@@ -571,7 +580,11 @@ mod tests {
         );
         assert_eq!(kind(&fixture.commit(write)), ErrorKind::Invalid);
         forget(&fixture, spent[4]);
-        assert_eq!(marks(&fixture), 2, "two go for each that comes, and this one is not needed");
+        assert_eq!(
+            marks(&fixture),
+            2,
+            "two go for each that comes, and this one is not needed"
+        );
     }
 
     #[test]
@@ -598,10 +611,15 @@ mod tests {
         counters::put(&mut txn, &counters);
         let batch = txn.into_batch();
         fixture.store.commit(batch).unwrap();
-        let write = |bytes: &[u8]| dfs_common::op::Operation::CommitWrite(commit(other, vec![inline(0, bytes)], vec![]));
+        let write = |bytes: &[u8]| {
+            dfs_common::op::Operation::CommitWrite(commit(other, vec![inline(0, bytes)], vec![]))
+        };
         let root = dfs_common::session::Caller::root();
         assert!(fixture.try_apply(&root, &write(b"12")).0.is_ok());
-        assert_eq!(kind(&fixture.try_apply(&root, &write(b"123")).0), ErrorKind::TooBig);
+        assert_eq!(
+            kind(&fixture.try_apply(&root, &write(b"123")).0),
+            ErrorKind::TooBig
+        );
     }
 
     #[test]

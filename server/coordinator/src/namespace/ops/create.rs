@@ -103,7 +103,12 @@ mod tests {
             kind(&fixture.create_as(&user(5), Ino::ROOT, "f", 0o777)),
             ErrorKind::PermissionDenied
         );
-        assert!(existed(&fixture.create_as(&Caller::root(), Ino::ROOT, "f", 0o777)));
+        assert!(existed(&fixture.create_as(
+            &Caller::root(),
+            Ino::ROOT,
+            "f",
+            0o777
+        )));
         let ino = fixture.ino(Ino::ROOT, "f");
         assert_eq!((fixture.attr(ino).mode, fixture.attr(ino).uid), (0o400, 5));
         assert_eq!(fixture.attr(Ino::ROOT), before, "an open changes no directory");

@@ -76,9 +76,8 @@ mod tests {
     #[test]
     fn devices_are_root_s_and_directories_nobody_s() {
         let mut fixture = Fixture::default();
-        let mut try_as = |caller: &Caller, wanted| {
-            kind(&fixture.mknod_as(caller, Ino::ROOT, "x", wanted, 0o644))
-        };
+        let mut try_as =
+            |caller: &Caller, wanted| kind(&fixture.mknod_as(caller, Ino::ROOT, "x", wanted, 0o644));
         assert_eq!(try_as(&user(5), FileKind::CharDevice), ErrorKind::NotPermitted);
         assert_eq!(try_as(&user(5), FileKind::BlockDevice), ErrorKind::NotPermitted);
         assert_eq!(

@@ -230,7 +230,9 @@ mod tests {
         let mut fixture = Fixture::default();
         let root = Caller::root();
         let old = fixture.open_file("a");
-        fixture.commit(commit(old, vec![inline(0, b"old")], vec![])).unwrap();
+        fixture
+            .commit(commit(old, vec![inline(0, b"old")], vec![]))
+            .unwrap();
         let new = fixture.file(ROOT, "b");
         assert_eq!(
             fixture.rename_as(&root, (ROOT, "b"), (ROOT, "a"), REPLACE),
@@ -344,7 +346,10 @@ mod tests {
         fixture.link_as(&root, file, ROOT, "g").unwrap();
         let mut rename = |from: &str, to: &str, mode| {
             let result = fixture.rename_as(&root, (ROOT, from), (ROOT, to), mode);
-            (result.clone().map_err(|error| error.kind()), fixture.listing(ROOT))
+            (
+                result.clone().map_err(|error| error.kind()),
+                fixture.listing(ROOT),
+            )
         };
         let all = || ["d", "f", "g"].map(String::from).to_vec();
         for (from, to, mode, error) in [
@@ -375,11 +380,17 @@ mod tests {
         let first = read::readdir(&fixture.store, &root, ROOT, 0, 2, false).unwrap();
         assert!(!first.end);
         // Seen already: renamed within the directory it does not come again.
-        fixture.rename_as(&root, (ROOT, "a"), (ROOT, "a2"), REPLACE).unwrap();
+        fixture
+            .rename_as(&root, (ROOT, "a"), (ROOT, "a2"), REPLACE)
+            .unwrap();
         // "b" was seen and "d" was not: each comes once, though their files changed.
-        fixture.rename_as(&root, (ROOT, "d"), (ROOT, "b"), REPLACE).unwrap();
+        fixture
+            .rename_as(&root, (ROOT, "d"), (ROOT, "b"), REPLACE)
+            .unwrap();
         fixture.file(ROOT, "e");
-        fixture.rename_as(&root, (ROOT, "e"), (ROOT, "c"), REPLACE).unwrap();
+        fixture
+            .rename_as(&root, (ROOT, "e"), (ROOT, "c"), REPLACE)
+            .unwrap();
         let cursor = first.entries[1].cursor;
         let rest = read::readdir(&fixture.store, &root, ROOT, cursor, 10, true).unwrap();
         let names: Vec<String> = rest.entries.iter().map(|entry| entry.name.to_string()).collect();
@@ -397,14 +408,8 @@ mod tests {
         fixture.create_as(&user(6), scratch, "g", 0o644).unwrap();
         let moved = fixture.mkdir_as(&user(6), scratch, "d", 0o555).unwrap();
         let mut rename = |uid, from, to| kind(&fixture.rename_as(&user(uid), from, to, REPLACE));
-        assert_eq!(
-            rename(6, (scratch, "f"), (ROOT, "x")),
-            ErrorKind::NotPermitted
-        );
-        assert_eq!(
-            rename(6, (scratch, "g"), (scratch, "f")),
-            ErrorKind::NotPermitted
-        );
+        assert_eq!(rename(6, (scratch, "f"), (ROOT, "x")), ErrorKind::NotPermitted);
+        assert_eq!(rename(6, (scratch, "g"), (scratch, "f")), ErrorKind::NotPermitted);
         assert_eq!(
             rename(6, (scratch, "g"), (fixed, "g")),
             ErrorKind::PermissionDenied

@@ -134,7 +134,7 @@ fn check_mode(inode: &Inode, caller: &Caller, mode: u32, may_write: impl Fn() ->
     }
     let taken = inode.attr.mode & !mode;
     let added = mode & permission::MODE_BITS & !inode.attr.mode;
-    let takes_set_id_only = added == 0 && taken & !(SET_UID | SET_GID) == 0;
+    let takes_set_id_only = added == 0 && taken != 0 && taken & !(SET_UID | SET_GID) == 0;
     if takes_set_id_only && inode.attr.kind == FileKind::File && may_write() {
         return Ok(());
     }
@@ -231,7 +231,7 @@ mod tests {
         let mut fixture = Fixture::default();
         let file = file_of(&mut fixture, 5, 0o6766);
         let chmod = |mode| set(|set| set.mode = Some(mode));
-        for refused in [0o6767, 0o2666, 0o766 | 0o1000] {
+        for refused in [0o6766, 0o6767, 0o2666, 0o766 | 0o1000] {
             assert_eq!(
                 kind(&fixture.setattr_as(&user(6), file, chmod(refused))),
                 ErrorKind::NotPermitted
@@ -362,7 +362,11 @@ mod tests {
         while fixture.reap_step(300) {
             fixture.assert_clean();
         }
-        assert_eq!(fixture.runs(file), [(5, 10)], "the new content stands in a new map");
+        assert_eq!(
+            fixture.runs(file),
+            [(5, 10)],
+            "the new content stands in a new map"
+        );
         assert_eq!(read::statfs_counters(&fixture.store).unwrap().content_bytes, 10);
         fixture.release(file);
         fixture.unlink_as(&Caller::root(), Ino::ROOT, "f").unwrap();
@@ -424,9 +428,7 @@ mod tests {
             kind(&fixture.setattr_as(&user(6), file, both)),
             ErrorKind::NotPermitted
         );
-        fixture
-            .setattr_as(&user(6), file, SetAttr::default())
-            .unwrap();
+        fixture.setattr_as(&user(6), file, SetAttr::default()).unwrap();
         assert_eq!(fixture.attr(file), before);
     }
 }

@@ -98,7 +98,7 @@ mod tests {
             ("security.a", ErrorKind::NotPermitted),
             ("user.a", ErrorKind::PermissionDenied),
             ("system.posix_acl_access", ErrorKind::NotSupported),
-            ("none", ErrorKind::NotSupported),
+            ("none", ErrorKind::PermissionDenied),
             ("user.", ErrorKind::Invalid),
             ("", ErrorKind::Range),
             (&format!("user.{}", "x".repeat(251)), ErrorKind::Range),
@@ -137,7 +137,10 @@ mod tests {
                 kind(&fixture.setxattr_as(&root, ino, "user.a", b"v", Set)),
                 ErrorKind::NotPermitted
             );
-            assert_eq!(kind(&value(&fixture, &root, ino, "user.a")), ErrorKind::NoAttribute);
+            assert_eq!(
+                kind(&value(&fixture, &root, ino, "user.a")),
+                ErrorKind::NoAttribute
+            );
             fixture.setxattr_as(&root, ino, "trusted.a", b"v", Set).unwrap();
         }
         let scratch = fixture.mkdir(Ino::ROOT, "tmp");
@@ -168,9 +171,7 @@ mod tests {
             }
         }
         assert_eq!(count, 15, "a MiB in all");
-        fixture
-            .setxattr_as(&root, file, "user.0", b"small", Set)
-            .unwrap();
+        fixture.setxattr_as(&root, file, "user.0", b"small", Set).unwrap();
         fixture
             .setxattr_as(&root, file, "user.more", &[1; 60_000], Set)
             .unwrap();

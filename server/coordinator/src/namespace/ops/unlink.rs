@@ -60,7 +60,12 @@ mod tests {
         let after = read::statfs_counters(&fixture.store).unwrap();
         assert_eq!((after.freed_chunks, after.freed_bytes), (1, 100));
         assert_eq!(
-            (after.inodes, after.content_bytes, after.chunks, after.inline_bytes),
+            (
+                after.inodes,
+                after.content_bytes,
+                after.chunks,
+                after.inline_bytes
+            ),
             (before.inodes, 0, 0, 0)
         );
         assert!(read::replica_sets(&fixture.store).unwrap().is_empty());
@@ -71,7 +76,9 @@ mod tests {
     fn open_file_stays_until_its_last_holder_lets_go() {
         let mut fixture = Fixture::default();
         let file = fixture.open_file("f");
-        fixture.commit(commit(file, vec![inline(0, b"abc")], vec![])).unwrap();
+        fixture
+            .commit(commit(file, vec![inline(0, b"abc")], vec![]))
+            .unwrap();
         fixture.session = SessionId(8);
         fixture.open(file, false);
         let removed = fixture.unlink_as(&Caller::root(), Ino::ROOT, "f");
