@@ -7,6 +7,11 @@ pub fn frame_crc(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
 }
 
+/// CRC-32C of what `crc` is the checksum of, followed by `bytes`.
+pub fn frame_crc_append(crc: u32, bytes: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc, bytes)
+}
+
 /// SHA-256 of the concatenation of `pieces`.
 pub fn content_sha256<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
     let mut hasher = Sha256::new();

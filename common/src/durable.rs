@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Makes the entries of a directory durable.
@@ -13,6 +14,15 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
 ///
 /// Durable on return; a reader sees the old or the new content. The temporary name is `.<name>.tmp` beside it.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, bytes, 0o666)
+}
+
+/// [`replace_file`] for secrets: only the owner may read the file, at no moment anybody else.
+pub fn replace_private_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, bytes, 0o600)
+}
+
+fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let dir = path
         .parent()
         .filter(|p| !p.as_os_str().is_empty())
@@ -24,7 +34,16 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     );
     temporary.push(".tmp");
     let temporary = dir.join(temporary);
-    let mut file = File::create(&temporary)?;
+    // An old one may have other permissions.
+    match std::fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(mode)
+        .open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;
