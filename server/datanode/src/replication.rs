@@ -1,0 +1,211 @@
+//! Copies a chunk to this node's store and to other datanodes at once, as it arrives.
+//!
+//! Every copy has a short queue; the slowest sets the pace. Invariant: a copy that fails or stands still never fails the others, it is
+//! reported; this node's own failure ends the whole write, for its receipt is what the writer came for. Nothing outlives the call.
+
+use crate::config::Tuning;
+use crate::peers::Peers;
+use crate::store::ChunkStore;
+use bytes::Bytes;
+use dfs_common::extent::Receipt;
+use dfs_common::service::{ChunkConnector, ChunkWritten, WriteChunk};
+use dfs_common::{DiskIncarnation, ErrorKind, FsError, FsResult};
+use futures::StreamExt;
+use futures::future::join_all;
+use futures::stream::BoxStream;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+/// Pieces that wait for one copy: 1 MiB.
+const QUEUE_PIECES: usize = 4;
+
+/// Copies chunks to other datanodes.
+pub struct Replication {
+    connector: Arc<dyn ChunkConnector>,
+    peers: Arc<Peers>,
+    tuning: Tuning,
+}
+
+/// The sending end of one copy.
+struct Copy {
+    /// `None` once the copy ended, well or not.
+    queue: Option<mpsc::Sender<FsResult<Bytes>>>,
+    /// Of a forward: cancelled when it stands still. This node's own copy has none; its disk is waited for.
+    stalled: Option<CancellationToken>,
+}
+
+impl Replication {
+    /// Copies over `connector` to the datanodes of `peers`.
+    pub fn new(connector: Arc<dyn ChunkConnector>, peers: Arc<Peers>, tuning: Tuning) -> Self {
+        Replication {
+            connector,
+            peers,
+            tuning,
+        }
+    }
+
+    /// Stores the chunk in `store` and forwards it to the addresses of the request. The reply lacks this node's own receipt, which
+    /// the caller makes from the incarnation.
+    ///
+    /// # Errors
+    /// Those of the store, and of the content.
+    pub async fn write(
+        &self,
+        store: &dyn ChunkStore,
+        request: WriteChunk,
+    ) -> FsResult<(DiskIncarnation, ChunkWritten)> {
+        let mut copies = Vec::with_capacity(request.forward.len() + 1);
+        let (own, own_content) = new_copy(None);
+        copies.push(own);
+        let durable_here = CancellationToken::new();
+        let forwards: Vec<_> = request
+            .forward
+            .iter()
+            .map(|address| {
+                let stalled = CancellationToken::new();
+                let (copy, content) = new_copy(Some(stalled.clone()));
+                copies.push(copy);
+                let upload = WriteChunk {
+                    description: request.description.clone(),
+                    capability: request.capability.clone(),
+                    forward: Vec::new(),
+                    content,
+                };
+                self.forward(address.clone(), upload, stalled, durable_here.clone())
+            })
+            .collect();
+        let own = async {
+            let disk = store.write(request.description.clone(), own_content).await?;
+            durable_here.cancel();
+            Ok(disk)
+        };
+        let (disk, (), outcomes) = tokio::try_join!(
+            own,
+            async {
+                self.distribute(request.content, copies).await;
+                Ok(())
+            },
+            async { Ok::<_, FsError>(join_all(forwards).await) },
+        )?;
+        let mut written = ChunkWritten {
+            receipts: Vec::with_capacity(outcomes.len() + 1),
+            failures: Vec::new(),
+        };
+        for (address, outcome) in outcomes {
+            match outcome {
+                Ok(receipt) => written.receipts.push(receipt),
+                Err(error) => written.failures.push((address, error)),
+            }
+        }
+        Ok((disk, written))
+    }
+
+    /// Gives every piece to every copy that still takes some; an error of the content ends them all.
+    async fn distribute(&self, mut content: BoxStream<'static, FsResult<Bytes>>, mut copies: Vec<Copy>) {
+        while let Some(piece) = content.next().await {
+            let failed = piece.is_err();
+            let mut full = Vec::new();
+            for copy in &mut copies {
+                let Some(queue) = &copy.queue else { continue };
+                match queue.try_send(piece.clone()) {
+                    Ok(()) => {}
+                    Err(TrySendError::Full(piece)) => full.push(self.wait(copy, piece)),
+                    Err(TrySendError::Closed(_)) => copy.queue = None,
+                }
+            }
+            join_all(full).await;
+            if failed {
+                return;
+            }
+        }
+    }
+
+    /// Waits until a copy takes a piece; a forward that does not is given up.
+    async fn wait(&self, copy: &mut Copy, piece: FsResult<Bytes>) {
+        let Some(queue) = &copy.queue else { return };
+        let taken = match &copy.stalled {
+            None => queue.send(piece).await.is_ok(),
+            Some(stalled) => {
+                let sent = tokio::time::timeout(self.tuning.forward_stall, queue.send(piece)).await;
+                if sent.is_err() {
+                    stalled.cancel();
+                }
+                matches!(sent, Ok(Ok(())))
+            }
+        };
+        if !taken {
+            copy.queue = None;
+        }
+    }
+
+    /// One forward, to its receipt or its failure.
+    async fn forward(
+        &self,
+        address: String,
+        upload: WriteChunk,
+        stalled: CancellationToken,
+        durable_here: CancellationToken,
+    ) -> (String, FsResult<Receipt>) {
+        let since = Instant::now();
+        let late = async {
+            durable_here.cancelled().await;
+            tokio::time::sleep(self.tuning.forward_reply).await;
+        };
+        let outcome = tokio::select! {
+            outcome = self.upload(&address, upload) => outcome,
+            () = stalled.cancelled() => Err(FsError::new(
+                ErrorKind::TimedOut,
+                format!("the datanode took nothing for {} ms", self.tuning.forward_stall.as_millis()),
+            )),
+            () = late => Err(FsError::new(
+                ErrorKind::TimedOut,
+                format!("the datanode gave no receipt within {} ms", self.tuning.forward_reply.as_millis()),
+            )),
+        };
+        if let Err(error) = &outcome {
+            tracing::warn!(%address, %error, "a chunk was not replicated");
+            if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::TimedOut) {
+                self.peers.failed(&address, since);
+            }
+        }
+        (address, outcome)
+    }
+
+    async fn upload(&self, address: &str, upload: WriteChunk) -> FsResult<Receipt> {
+        if !self.peers.has(address, self.tuning.peer_wait).await {
+            return Err(FsError::new(
+                ErrorKind::Invalid,
+                "this is not the address of a datanode of the cluster: ask for the cluster state again",
+            ));
+        }
+        if self.peers.is_resting(address) {
+            return Err(FsError::new(
+                ErrorKind::Unavailable,
+                "the datanode did not answer a moment ago",
+            ));
+        }
+        let (length, sha256) = (upload.description.length, upload.description.sha256);
+        let peer = self.connector.chunk_service(address)?;
+        let written = peer.write_chunk(upload).await?;
+        match written.receipts.into_iter().next() {
+            Some(receipt) if receipt.length == length && receipt.sha256 == sha256 => Ok(receipt),
+            _ => Err(FsError::new(
+                ErrorKind::Corrupt,
+                "the datanode gave a receipt for other content",
+            )),
+        }
+    }
+}
+
+fn new_copy(stalled: Option<CancellationToken>) -> (Copy, BoxStream<'static, FsResult<Bytes>>) {
+    let (sender, receiver) = mpsc::channel(QUEUE_PIECES);
+    let copy = Copy {
+        queue: Some(sender),
+        stalled,
+    };
+    (copy, ReceiverStream::new(receiver).boxed())
+}

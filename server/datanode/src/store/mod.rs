@@ -1,0 +1,106 @@
+//! Where chunks are kept: the [`ChunkStore`] trait, and [`LocalStore`], which keeps each as a file.
+//!
+//! Code map of the local one: [`local`] puts the parts together, `writer` and `reader` are the two ways of a chunk, `leaves` the
+//! directories, `index` what can be listed quickly, `rebuild` makes that anew, `space` and `health` say what the disk can take.
+//! The files are the truth; everything else here can be made from them again.
+
+mod buffers;
+mod health;
+mod index;
+mod leaves;
+mod local;
+mod reader;
+mod rebuild;
+mod space;
+mod sync;
+mod writer;
+
+pub use health::{DiskHealth, OnFailure};
+pub use local::{LocalStore, StoreSettings};
+pub use sync::{DiskSync, KernelSync};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dfs_common::service::ChunkDescription;
+use dfs_common::{ChunkId, DiskIncarnation, FsResult};
+use futures::stream::BoxStream;
+
+/// A chunk as a listing shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredChunk {
+    /// The chunk.
+    pub chunk: ChunkId,
+    /// Length of its content in bytes.
+    pub length: u64,
+    /// SHA-256 of its content.
+    pub sha256: [u8; 32],
+}
+
+/// How full and how well a store is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreLoad {
+    /// Incarnation of its disk.
+    pub disk: DiskIncarnation,
+    /// Size of its disk in bytes.
+    pub capacity_bytes: u64,
+    /// Bytes that chunks can still take; the reserve and the writes under way are taken off.
+    pub available_bytes: u64,
+    /// Content of its chunks in bytes.
+    pub used_bytes: u64,
+    /// Number of its chunks.
+    pub chunks: u64,
+    /// False after its disk failed: it is only read then.
+    pub writable: bool,
+    /// Chunks found damaged since the start.
+    pub suspect_chunks: u64,
+}
+
+/// Keeps chunks: immutable, verified, durable when it says so.
+#[async_trait]
+pub trait ChunkStore: Send + Sync + 'static {
+    /// Stores a chunk; durable on return. Answers the incarnation of the disk that has it.
+    ///
+    /// Idempotent for the same bytes, also when several write at once. `content` may come in pieces of any size; it is read as
+    /// fast as it can be stored. A write that fails or is dropped leaves nothing.
+    ///
+    /// # Errors
+    /// `ChunkConflict` (other bytes exist under the id), `NoSpace`, `Corrupt` (content does not match the description),
+    /// `ReadOnly` (the disk failed), `Unavailable` (the store closes), and those of `content`.
+    async fn write(
+        &self,
+        description: ChunkDescription,
+        content: BoxStream<'static, FsResult<Bytes>>,
+    ) -> FsResult<DiskIncarnation>;
+
+    /// Streams a range of a chunk's content, verified; pieces of at most [`dfs_common::limits::WIRE_FRAME_BYTES`].
+    ///
+    /// # Errors
+    /// `NotFound`, `Invalid` (the range reaches behind the content), `Corrupt` (here, or later in the stream).
+    async fn read(
+        &self,
+        chunk: ChunkId,
+        offset: u64,
+        length: u64,
+    ) -> FsResult<BoxStream<'static, FsResult<Bytes>>>;
+
+    /// What a chunk's header says.
+    ///
+    /// # Errors
+    /// `NotFound`, `Corrupt`.
+    async fn stat(&self, chunk: ChunkId) -> FsResult<ChunkDescription>;
+
+    /// Deletes a chunk, durable on return; a missing one is no error.
+    ///
+    /// # Errors
+    /// `ReadOnly` (the disk failed), `Io`.
+    async fn delete(&self, chunk: ChunkId) -> FsResult<()>;
+
+    /// Chunks behind `after` in order of their ids, at most `limit`; fewer means that nothing follows.
+    async fn list(&self, after: Option<ChunkId>, limit: usize) -> FsResult<Vec<StoredChunk>>;
+
+    /// How full and how well the store is.
+    async fn load(&self) -> FsResult<StoreLoad>;
+
+    /// Waits for the writes under way, refuses later ones, and leaves everything in good order for the next start.
+    async fn close(&self);
+}

@@ -1,0 +1,327 @@
+//! Forwarding: every replica is written at once; one that fails is reported and fails nothing else.
+
+use crate::coordinator::FakeCoordinator;
+use crate::support::*;
+use async_trait::async_trait;
+use bytes::Bytes;
+use dfs_common::capability::ChunkCapability;
+use dfs_common::service::{ChunkConnector, ChunkDescription, ChunkService, ChunkWritten, WriteChunk};
+use dfs_common::{ErrorKind, FsError, FsResult};
+use dfs_datanode::Datanode;
+use dfs_datanode::server::Parts;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// A replica that does not do its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lazy {
+    /// Takes nothing.
+    TakesNothing,
+    /// Takes everything and says nothing.
+    SaysNothing,
+    /// Takes everything, slowly, and then says nothing useful.
+    WrongReceipt,
+}
+
+struct LazyReplica {
+    manner: Lazy,
+    running: Arc<AtomicUsize>,
+}
+
+struct Running(Arc<AtomicUsize>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl ChunkService for LazyReplica {
+    async fn write_chunk(&self, mut request: WriteChunk) -> FsResult<ChunkWritten> {
+        self.running.fetch_add(1, Ordering::SeqCst);
+        let _running = Running(self.running.clone());
+        if self.manner == Lazy::TakesNothing {
+            std::future::pending::<()>().await;
+        }
+        while request.content.next().await.is_some() {}
+        if self.manner == Lazy::SaysNothing {
+            std::future::pending::<()>().await;
+        }
+        Ok(ChunkWritten {
+            receipts: vec![dfs_common::extent::Receipt {
+                node: dfs_common::NodeId(2),
+                disk: dfs_common::DiskIncarnation(1),
+                sha256: [0; 32],
+                length: request.description.length,
+            }],
+            failures: Vec::new(),
+        })
+    }
+    async fn read_chunk(
+        &self,
+        _: ChunkCapability,
+        _: u64,
+        _: u64,
+    ) -> FsResult<BoxStream<'static, FsResult<Bytes>>> {
+        Err(FsError::from(ErrorKind::NotSupported))
+    }
+    async fn stat_chunk(&self, _: ChunkCapability) -> FsResult<ChunkDescription> {
+        Err(FsError::from(ErrorKind::NotSupported))
+    }
+    async fn delete_chunk(&self, _: ChunkCapability) -> FsResult<()> {
+        Err(FsError::from(ErrorKind::NotSupported))
+    }
+}
+
+struct LazyConnector {
+    manner: Lazy,
+    running: Arc<AtomicUsize>,
+    connections: AtomicUsize,
+}
+
+impl ChunkConnector for LazyConnector {
+    fn chunk_service(&self, _: &str) -> FsResult<Arc<dyn ChunkService>> {
+        self.connections.fetch_add(1, Ordering::SeqCst);
+        Ok(Arc::new(LazyReplica {
+            manner: self.manner,
+            running: self.running.clone(),
+        }))
+    }
+}
+
+/// Three nodes of one cluster, each in its own directory.
+async fn cluster(coordinator: &FakeCoordinator, root: &std::path::Path) -> Vec<Datanode> {
+    let mut nodes = Vec::new();
+    for number in 1..=3 {
+        nodes.push(node(&root.join(number.to_string()), coordinator).await);
+    }
+    nodes
+}
+
+fn addresses(nodes: &[Datanode]) -> Vec<String> {
+    nodes.iter().map(|node| node.address().to_string()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chunk_is_durable_on_all_members_when_the_write_returns() {
+    let coordinator = FakeCoordinator::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let nodes = cluster(&coordinator, dir.path()).await;
+    let addresses = addresses(&nodes);
+    for (sequence, length) in [(1, 1), (2, 300_000), (3, (8 << 20) + 5)] {
+        let bytes = content(length, sequence);
+        // Its own address, and one twice: neither makes a second receipt.
+        let mut forward = addresses.clone();
+        forward.push(addresses[1].clone());
+        let started = Instant::now();
+        let written = nodes[0]
+            .chunk_service()
+            .write_chunk(upload(chunk(sequence), &bytes, &forward))
+            .await
+            .unwrap();
+        assert_eq!(written.failures, []);
+        assert!(started.elapsed() < DEADLINE);
+        assert_eq!(
+            Some(written.receipts[0].node),
+            nodes[0].node(),
+            "its own receipt is first"
+        );
+        let receipts: BTreeSet<_> = written.receipts.iter().map(|receipt| receipt.node).collect();
+        let members: BTreeSet<_> = nodes.iter().filter_map(Datanode::node).collect();
+        assert_eq!((written.receipts.len(), receipts), (3, members));
+        for node in &nodes {
+            let read = read_all(&*node.chunk_service(), chunk(sequence), length as u64).await;
+            assert!(read.unwrap() == bytes);
+        }
+    }
+    for node in nodes {
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_replica_is_reported_and_the_others_have_the_chunk() {
+    let coordinator = FakeCoordinator::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = cluster(&coordinator, dir.path()).await;
+    let addresses = addresses(&nodes);
+    nodes.remove(1).shutdown().await;
+    let bytes = content(4 << 20, 1);
+    let written = nodes[0]
+        .chunk_service()
+        .write_chunk(upload(chunk(1), &bytes, &addresses[1..]))
+        .await
+        .unwrap();
+    assert_eq!(written.receipts.len(), 2);
+    assert_eq!(written.failures.len(), 1);
+    assert_eq!(written.failures[0].0, addresses[1]);
+    assert_eq!(written.failures[0].1.kind(), ErrorKind::Unavailable);
+    // The same write again, now that only the second one is asked for.
+    let written = nodes[0]
+        .chunk_service()
+        .write_chunk(upload(chunk(1), &bytes, &addresses[2..]))
+        .await
+        .unwrap();
+    assert_eq!((written.receipts.len(), written.failures.len()), (2, 0));
+    for node in nodes {
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replica_with_other_bytes_or_a_failure_of_its_own_is_reported() {
+    let coordinator = FakeCoordinator::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let nodes = cluster(&coordinator, dir.path()).await;
+    let addresses = addresses(&nodes);
+    let (bytes, other) = (content(3 << 20, 1), content(1000, 2));
+    nodes[2]
+        .chunk_service()
+        .write_chunk(upload(chunk(1), &other, &[]))
+        .await
+        .unwrap();
+    let written = nodes[0]
+        .chunk_service()
+        .write_chunk(upload(chunk(1), &bytes, &addresses[1..]))
+        .await
+        .unwrap();
+    assert_eq!(written.receipts.len(), 2);
+    assert_eq!(written.failures.len(), 1);
+    assert_eq!(written.failures[0].0, addresses[2]);
+    assert_eq!(written.failures[0].1.kind(), ErrorKind::ChunkConflict);
+    // This node's own failure is the write's.
+    let error = nodes[2]
+        .chunk_service()
+        .write_chunk(upload(chunk(1), &bytes, &addresses[..2]))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ChunkConflict);
+    for node in nodes {
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn content_that_breaks_off_is_stored_nowhere() {
+    let coordinator = FakeCoordinator::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let nodes = cluster(&coordinator, dir.path()).await;
+    let addresses = addresses(&nodes);
+    let bytes = content(3 << 20, 1);
+    let mut request = upload(chunk(1), &bytes, &addresses[1..]);
+    request.content = stream(&bytes[..2 << 20], 256 << 10)
+        .chain(futures::stream::iter([Err(FsError::from(
+            ErrorKind::Interrupted,
+        ))]))
+        .boxed();
+    let error = nodes[0].chunk_service().write_chunk(request).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Interrupted);
+    for (number, node) in nodes.iter().enumerate() {
+        assert_eq!(node.store().load().await.unwrap().chunks, 0);
+        let tmp = dir.path().join((number + 1).to_string()).join("tmp");
+        until("cleaning up", || files(&tmp).is_empty()).await;
+    }
+    for node in nodes {
+        node.shutdown().await;
+    }
+}
+
+async fn node_with_lazy_peer(
+    manner: Lazy,
+    coordinator: &FakeCoordinator,
+    root: &std::path::Path,
+) -> (Datanode, Arc<LazyConnector>) {
+    coordinator.add_node("127.0.0.1:9");
+    let connector = Arc::new(LazyConnector {
+        manner,
+        running: Arc::default(),
+        connections: AtomicUsize::new(0),
+    });
+    let parts = Parts {
+        connector: connector.clone(),
+        ..parts()
+    };
+    let node = Datanode::start_with(config(root, &coordinator.address()), parts)
+        .await
+        .unwrap();
+    node.wait_registered(DEADLINE).await.unwrap();
+    (node, connector)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replica_that_stands_still_is_given_up_and_left_behind() {
+    for manner in [Lazy::TakesNothing, Lazy::SaysNothing, Lazy::WrongReceipt] {
+        let coordinator = FakeCoordinator::start().await;
+        let dir = tempfile::tempdir().unwrap();
+        let (node, connector) = node_with_lazy_peer(manner, &coordinator, dir.path()).await;
+        let bytes = content(8 << 20, 1);
+        let write = upload(chunk(1), &bytes, &["127.0.0.1:9".to_owned()]);
+        let written = tokio::time::timeout(DEADLINE, node.chunk_service().write_chunk(write))
+            .await
+            .expect("the write goes on without it")
+            .unwrap();
+        assert_eq!(written.receipts.len(), 1, "{manner:?}");
+        let expected = match manner {
+            Lazy::WrongReceipt => ErrorKind::Corrupt,
+            _ => ErrorKind::TimedOut,
+        };
+        assert_eq!(written.failures[0].1.kind(), expected, "{manner:?}");
+        assert_eq!(
+            connector.running.load(Ordering::SeqCst),
+            0,
+            "nothing outlives the call"
+        );
+        assert!(read_all(&*node.chunk_service(), chunk(1), 8 << 20).await.unwrap() == bytes);
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn write_that_its_caller_gave_up_ends_its_forwards() {
+    let coordinator = FakeCoordinator::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (node, connector) = node_with_lazy_peer(Lazy::SaysNothing, &coordinator, dir.path()).await;
+    let bytes = content(1 << 20, 1);
+    let service = node.chunk_service();
+    let write = upload(chunk(1), &bytes, &["127.0.0.1:9".to_owned()]);
+    let writing = tokio::spawn(async move { service.write_chunk(write).await });
+    until("the forward's beginning", || {
+        connector.running.load(Ordering::SeqCst) == 1
+    })
+    .await;
+    writing.abort();
+    let _ = writing.await;
+    assert_eq!(connector.running.load(Ordering::SeqCst), 0);
+    node.shutdown().await;
+}
+
+#[tokio::test]
+async fn address_that_is_no_datanode_of_the_cluster_is_not_contacted() {
+    let coordinator = FakeCoordinator::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (node, connector) = node_with_lazy_peer(Lazy::SaysNothing, &coordinator, dir.path()).await;
+    let bytes = content(1000, 1);
+    let stranger = "127.0.0.1:7".to_owned();
+    let written = node
+        .chunk_service()
+        .write_chunk(upload(chunk(1), &bytes, std::slice::from_ref(&stranger)))
+        .await
+        .unwrap();
+    assert_eq!(written.receipts.len(), 1);
+    assert_eq!(written.failures[0].1.kind(), ErrorKind::Invalid);
+    assert_eq!(connector.connections.load(Ordering::SeqCst), 0);
+    // One that joined a moment ago is asked about at once.
+    let asked = Instant::now();
+    coordinator.add_node(&stranger);
+    let write = upload(chunk(2), &bytes, std::slice::from_ref(&stranger));
+    let written = node.chunk_service().write_chunk(write).await.unwrap();
+    assert_eq!(written.failures[0].1.kind(), ErrorKind::TimedOut);
+    assert_eq!(connector.connections.load(Ordering::SeqCst), 1);
+    assert!(asked.elapsed() < Duration::from_secs(10));
+    node.shutdown().await;
+}
