@@ -3,6 +3,7 @@
 use crate::config::ClientConfig;
 use crate::dirty::{DirtyBudget, Pool};
 use crate::kernel_pages::KernelPages;
+use crate::leased::{LeasedCache, Listings};
 use crate::paths::PathApi;
 use crate::placement::ClusterView;
 use crate::reader::block_cache::BlockCache;
@@ -19,7 +20,8 @@ use dfs_common::limits::CALL_DEADLINE;
 use dfs_common::service::{ChunkConnector, MetadataService};
 use dfs_common::session::{Caller, OpenSession};
 use dfs_common::{ClusterId, ErrorKind, FsError, FsResult};
-use dfs_proto::grpc::{GrpcChunkConnector, MetadataGrpcClient};
+use dfs_proto::grpc::GrpcChunkConnector;
+use dfs_proto::metadata::connect_metadata;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -47,6 +49,8 @@ pub(crate) struct Inner {
     pub(crate) chunks: Arc<dyn ChunkConnector>,
     pub(crate) clock: SystemClock,
     pub(crate) session: Session,
+    pub(crate) leased: Arc<LeasedCache>,
+    pub(crate) listings: Listings,
     pub(crate) waits: Arc<WaitList>,
     pub(crate) cluster: ClusterView,
     pub(crate) grants: Grants,
@@ -90,6 +94,14 @@ impl Inner {
         }
     }
 
+    /// The way to the cache above, if there is one.
+    pub(crate) fn above(&self) -> Option<&mpsc::Sender<Invalidation>> {
+        self.invalidations_out
+            .lock()
+            .is_none()
+            .then_some(&self.invalidations)
+    }
+
     /// Tells the cache above. Never waits.
     pub(crate) fn invalidate(&self, invalidation: Invalidation) {
         if let Err(error) = self.invalidations.try_send(invalidation)
@@ -116,9 +128,9 @@ impl Client {
     /// # Errors
     /// `Invalid` if the address is not `host:port`; `Unavailable` or `TimedOut` if nobody answers in time.
     pub async fn connect(config: ClientConfig) -> FsResult<Client> {
-        let metadata = MetadataGrpcClient::connect_lazy(&config.coordinator, CALL_DEADLINE)?;
+        let metadata = connect_metadata(config.transport, &config.coordinator, CALL_DEADLINE)?;
         let chunks = GrpcChunkConnector::new(CALL_DEADLINE);
-        Client::with_services(config, Arc::new(metadata), Arc::new(chunks)).await
+        Client::with_services(config, metadata, Arc::new(chunks)).await
     }
 
     /// With other implementations of the two seams, for tests and embedders.
@@ -157,6 +169,8 @@ impl Client {
             chunks,
             clock: SystemClock::default(),
             session: Session::new(&grant, sent),
+            leased: Arc::default(),
+            listings: Listings::default(),
             waits,
             cluster: ClusterView::default(),
             grants: Grants::default(),
@@ -181,6 +195,7 @@ impl Client {
             config,
         });
         inner.spawn(inner.clone().keep_alive());
+        inner.spawn(inner.clone().follow_recalls());
         inner.spawn(inner.clone().send_releases());
         inner.spawn(inner.clone().flush_old());
         tracing::debug!(session = %grant.identity.session, cluster = %grant.cluster, "session opened");

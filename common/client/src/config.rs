@@ -1,5 +1,6 @@
 //! Settings of a client: plain values with their defaults; no component lives here.
 
+pub use dfs_proto::metadata::Transport;
 use std::time::Duration;
 
 /// How a client reaches its cluster and how much memory it may use.
@@ -9,6 +10,8 @@ pub struct ClientConfig {
     pub coordinator: String,
     /// Host name and program, for administrators; cut to 255 bytes.
     pub client_name: String,
+    /// What carries calls to the coordinator.
+    pub transport: Transport,
     /// Budget of the block cache in bytes.
     pub cache_bytes: u64,
     /// Unsaved bytes of all files together; writers wait above it.
@@ -27,6 +30,7 @@ impl ClientConfig {
         ClientConfig {
             coordinator: coordinator.into(),
             client_name: default_client_name(),
+            transport: Transport::default(),
             cache_bytes: 256 << 20,
             dirty_bytes_max: 256 << 20,
             read_ahead_bytes: 32 << 20,

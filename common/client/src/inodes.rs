@@ -21,8 +21,7 @@ impl Client {
     /// `Stale`.
     pub async fn getattr(&self, ino: Ino) -> FsResult<Entry> {
         let inner = self.inner();
-        let ask = |identity| inner.metadata.getattr(identity, ino);
-        let attr = inner.call(What::of("getattr", ino), ask).await?;
+        let attr = inner.attributes(ino).await?;
         Ok(inner.entry(attr))
     }
 
@@ -110,14 +109,7 @@ impl Client {
     /// # Errors
     /// `NoAttribute`, `PermissionDenied`, `Stale`.
     pub async fn getxattr(&self, caller: &Caller, ino: Ino, name: &[u8]) -> FsResult<Bytes> {
-        let inner = self.inner();
-        let name = Bytes::copy_from_slice(name);
-        let ask = |identity| {
-            inner
-                .metadata
-                .getxattr(identity, caller.clone(), ino, name.clone())
-        };
-        inner.call(What::of("getxattr", ino), ask).await
+        self.inner().xattr(caller, ino, name).await
     }
 
     /// Names of the extended attributes that `caller` may see.

@@ -14,6 +14,7 @@ mod file;
 mod files;
 mod inodes;
 mod kernel_pages;
+mod leased;
 mod names;
 pub mod paths;
 mod placement;

@@ -17,20 +17,24 @@ use std::time::Duration;
 impl Inner {
     /// Attributes as a program of this client sees them.
     pub(crate) fn entry(&self, mut attr: Attr) -> Entry {
-        self.overlay(&mut attr);
-        Entry {
-            attr,
-            // No lease on names and attributes yet: the coordinator is asked every time.
-            valid_for: Duration::ZERO,
-        }
+        // What is unsaved will change times again when it is saved.
+        let valid_for = match self.overlay(&mut attr) {
+            true => Duration::ZERO,
+            false => self.leased.validity(attr.ino),
+        };
+        Entry { attr, valid_for }
     }
 
-    pub(crate) fn overlay(&self, attr: &mut Attr) {
+    /// Puts this client's unsaved writes over attributes; true if there are any.
+    pub(crate) fn overlay(&self, attr: &mut Attr) -> bool {
         if attr.kind == FileKind::File
             && let Some(file) = self.table.file(attr.ino)
         {
-            file.state.lock().overlay(attr);
+            let mut state = file.state.lock();
+            state.overlay(attr);
+            return state.is_dirty();
         }
+        false
     }
 
     async fn make(&self, what: What, caller: &Caller, op: Operation) -> FsResult<Entry> {
@@ -56,14 +60,8 @@ impl Client {
     /// `NotFound`, `NotDirectory`, `PermissionDenied`, `Stale`.
     pub async fn lookup(&self, caller: &Caller, parent: Ino, name: &Name) -> FsResult<Entry> {
         let inner = self.inner();
-        let what = What::of("lookup in the directory", parent);
-        let ask = |identity| {
-            inner
-                .metadata
-                .lookup(identity, caller.clone(), parent, name.clone())
-        };
-        let found = inner.call(what, ask).await?;
-        Ok(inner.entry(found.attr))
+        let attr = inner.find(caller, parent, name).await?;
+        Ok(inner.entry(attr))
     }
 
     /// Makes a directory.
@@ -214,12 +212,7 @@ impl Client {
     ) -> FsResult<DirPage> {
         let inner = self.inner();
         let limit = limit.clamp(1, READDIR_ENTRIES_MAX);
-        let ask = |identity| {
-            inner
-                .metadata
-                .readdir(identity, caller.clone(), ino, cursor, limit, attrs)
-        };
-        let mut page = inner.call(What::of("readdir", ino), ask).await?;
+        let mut page = inner.list(caller, ino, cursor, limit, attrs).await?;
         for attr in page.entries.iter_mut().filter_map(|entry| entry.attr.as_mut()) {
             inner.overlay(attr);
         }

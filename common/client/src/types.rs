@@ -55,14 +55,21 @@ pub struct OpenedFile {
     pub keep_cache: bool,
 }
 
-/// A change that a cache above (the kernel) must hear of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A change that a cache above (the kernel) must hear of. Handled in order.
+#[derive(Debug)]
 pub enum Invalidation {
     /// Attributes and content of an inode.
     Inode {
         /// The inode.
         ino: Ino,
     },
+    /// Attributes of an inode, not its content.
+    Attributes {
+        /// The inode.
+        ino: Ino,
+    },
+    /// To be dropped or sent once everything before it was handled: another client waits for that.
+    Barrier(tokio::sync::oneshot::Sender<()>),
     /// A name.
     Entry {
         /// Its directory.

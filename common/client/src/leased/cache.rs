@@ -16,7 +16,7 @@ const INODES_MAX: usize = 100_000;
 /// Names remembered, of all directories together.
 const NAMES_MAX: usize = 1_000_000;
 /// For how long a kernel may answer from attributes that it was given.
-const KERNEL_VALIDITY_MAX: Duration = Duration::from_secs(1);
+pub(super) const KERNEL_VALIDITY_MAX: Duration = Duration::from_secs(1);
 
 /// A moment before a call.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +24,7 @@ pub(crate) struct Stamp(u64);
 
 /// What the cache says of a name.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub(super) enum Answer {
     /// The coordinator must be asked.
     Unknown,
     /// There is no such name.
@@ -41,8 +41,8 @@ struct Known {
     /// The attributes are those of now. Else a change of our own made times or counts old, but not who may do what.
     current: bool,
     names: Option<Names>,
-    /// The inode is known to have no extended attributes.
-    no_xattrs: bool,
+    /// The inode is known to have no `security.capability`, which the kernel asks for at every write.
+    no_capability: bool,
 }
 
 /// What an event does to what is known of an inode.
@@ -109,7 +109,7 @@ impl Inner {
         known.current = false;
         if event != Event::Contents {
             known.attr = None;
-            known.no_xattrs = false;
+            known.no_capability = false;
         }
         if event == Event::Recall {
             let names = known.names.take();
@@ -156,7 +156,7 @@ impl Default for LeasedCache {
 
 impl LeasedCache {
     /// A recall stream was opened: from now on replies may be remembered, until `until`.
-    pub(crate) fn begin(&self, until: Instant) {
+    pub(crate) fn attached(&self, until: Instant) {
         self.inner.lock().forget_everything(Some(until));
     }
 
@@ -168,7 +168,7 @@ impl LeasedCache {
     }
 
     /// The stream or the session was lost.
-    pub(crate) fn end(&self) {
+    pub(crate) fn lost(&self) {
         self.inner.lock().forget_everything(None);
     }
 
@@ -203,13 +203,16 @@ impl LeasedCache {
         known.attr.clone()
     }
 
-    /// True if the inode is known to have no extended attributes.
-    pub(crate) fn has_no_xattrs(&self, ino: Ino) -> bool {
-        self.inner.lock().known(ino).is_some_and(|known| known.no_xattrs)
+    /// True if the inode is known to have no `security.capability`.
+    pub(crate) fn has_no_capability(&self, ino: Ino) -> bool {
+        self.inner
+            .lock()
+            .known(ino)
+            .is_some_and(|known| known.no_capability)
     }
 
     /// What `name` is in `parent`, if `permitted` says of the parent's attributes that the caller may know.
-    pub(crate) fn lookup(&self, parent: Ino, name: &Name, permitted: impl FnOnce(&Attr) -> bool) -> Answer {
+    pub(super) fn lookup(&self, parent: Ino, name: &Name, permitted: impl FnOnce(&Attr) -> bool) -> Answer {
         let mut inner = self.inner.lock();
         let Some(Known {
             attr: Some(directory),
@@ -250,10 +253,10 @@ impl LeasedCache {
         }
     }
 
-    /// Remembers that a leased inode has no extended attributes.
-    pub(crate) fn put_no_xattrs(&self, stamp: Stamp, ino: Ino) {
+    /// Remembers that an inode that was leased already at `stamp` has no `security.capability`.
+    pub(crate) fn put_no_capability(&self, stamp: Stamp, ino: Ino) {
         if let Some(known) = self.inner.lock().fresh(stamp, ino) {
-            known.no_xattrs = true;
+            known.no_capability = true;
         }
     }
 
@@ -277,13 +280,17 @@ impl LeasedCache {
 
     /// A change of our own begins, of the inodes `inos` and of `names` in their directories. Until it ends, what it may
     /// change is asked for. `access`: permission bits or owners may change, not only times, sizes and counts.
-    pub(crate) fn begin_change(
+    pub(super) fn begin_change(
         self: &Arc<Self>,
         inos: &[Ino],
         names: &[(Ino, &Name)],
         access: bool,
     ) -> OwnChange {
-        let event = if access { Event::Attributes } else { Event::Contents };
+        let event = if access {
+            Event::Attributes
+        } else {
+            Event::Contents
+        };
         let mut inner = self.inner.lock();
         for (parent, name) in names {
             inner.with_names(*parent, |known| known.open(name));
@@ -294,7 +301,10 @@ impl LeasedCache {
             cache: self.clone(),
             start,
             marks,
-            names: names.iter().map(|(parent, name)| (*parent, (*name).clone())).collect(),
+            names: names
+                .iter()
+                .map(|(parent, name)| (*parent, (*name).clone()))
+                .collect(),
         }
     }
 }
@@ -311,7 +321,7 @@ pub(crate) struct OwnChange {
 
 /// What a change of our own did.
 #[derive(Default)]
-pub(crate) struct Outcome<'a> {
+pub(super) struct Outcome<'a> {
     /// What each of the change's names is now, in their order; empty if the change was refused.
     pub(crate) names: Vec<Option<Ino>>,
     /// Attributes after it.
@@ -326,7 +336,7 @@ pub(crate) struct Outcome<'a> {
 
 impl OwnChange {
     /// The change was applied, or refused without an effect.
-    pub(crate) fn finish(mut self, outcome: Outcome<'_>) {
+    pub(super) fn finish(mut self, outcome: Outcome<'_>) {
         let marks = std::mem::take(&mut self.marks);
         let names = std::mem::take(&mut self.names);
         let mut inner = self.cache.inner.lock();
@@ -334,8 +344,14 @@ impl OwnChange {
         // Whatever else happened to an inode meanwhile, a recall or another change, makes its order with ours unknown.
         let alone = |inner: &Inner, ino: Ino| {
             kept && match marks.iter().find(|(marked, _)| *marked == ino) {
-                Some((_, mark)) => inner.inodes.peek(&ino).is_some_and(|known| known.changed == *mark),
-                None => inner.inodes.peek(&ino).is_none_or(|known| known.changed <= self.start),
+                Some((_, mark)) => inner
+                    .inodes
+                    .peek(&ino)
+                    .is_some_and(|known| known.changed == *mark),
+                None => inner
+                    .inodes
+                    .peek(&ino)
+                    .is_none_or(|known| known.changed <= self.start),
             }
         };
         let leased = |ino: &Ino| outcome.leased.contains(ino);
@@ -353,8 +369,12 @@ impl OwnChange {
                 }
             });
         }
-        let attr = outcome.attr.filter(|attr| alone(&inner, attr.ino) && leased(&attr.ino));
-        let directory = outcome.new_directory.filter(|ino| alone(&inner, *ino) && leased(ino));
+        let attr = outcome
+            .attr
+            .filter(|attr| alone(&inner, attr.ino) && leased(&attr.ino));
+        let directory = outcome
+            .new_directory
+            .filter(|ino| alone(&inner, *ino) && leased(ino));
         for (ino, _) in &marks {
             inner.event(*ino, Event::Contents);
         }

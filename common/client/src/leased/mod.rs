@@ -5,8 +5,10 @@
 //! been acknowledged to it. See the coordinator's `lease` module for the other half.
 
 mod cache;
+mod changes;
 mod names;
+mod reads;
 mod recalls;
 
-pub(crate) use cache::{Answer, LeasedCache, OwnChange, Stamp};
-pub(crate) use recalls::follow_recalls;
+pub(crate) use cache::LeasedCache;
+pub(crate) use reads::Listings;

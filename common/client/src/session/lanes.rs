@@ -7,7 +7,7 @@
 use dfs_common::extent::ExtentData;
 use dfs_common::limits::BATCH_OPS_MAX;
 use dfs_common::op::{NumberedOp, OpResult, Operation};
-use dfs_common::{ErrorKind, FsError, FsResult};
+use dfs_common::{ErrorKind, FsError, FsResult, Ino};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,8 +24,11 @@ struct Waiting {
     turn: oneshot::Sender<Turn>,
 }
 
+/// The result of an operation, and the inodes of its batch that the session has leases on now.
+pub(crate) type Answered = (OpResult, Arc<[Ino]>);
+
 enum Turn {
-    Answered(FsResult<OpResult>),
+    Answered(FsResult<Answered>),
     Lead(Vec<Waiting>, Lane),
 }
 
@@ -111,10 +114,10 @@ impl Lanes {
         op: NumberedOp,
         generation: u64,
         send: S,
-    ) -> FsResult<OpResult>
+    ) -> FsResult<Answered>
     where
         S: FnOnce(Vec<NumberedOp>) -> F,
-        F: Future<Output = FsResult<Vec<OpResult>>>,
+        F: Future<Output = FsResult<Vec<Answered>>>,
     {
         let (others, _lane) = loop {
             let queued = {
@@ -193,9 +196,9 @@ fn short() -> FsError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dfs_common::OpNumber;
     use dfs_common::op::OpReply;
     use dfs_common::session::Caller;
-    use dfs_common::{Ino, OpNumber};
     use tokio::sync::Notify;
 
     fn op(number: u64) -> NumberedOp {
@@ -206,12 +209,13 @@ mod tests {
         }
     }
 
-    fn answer(ops: &[NumberedOp]) -> FsResult<Vec<OpResult>> {
+    fn answer(ops: &[NumberedOp]) -> FsResult<Vec<Answered>> {
         let reply = |op: &NumberedOp| {
-            Ok(OpReply::Removed {
+            let reply = OpReply::Removed {
                 ino: Ino(op.number.0),
                 nlink: 0,
-            })
+            };
+            (Ok(reply), Arc::from([]))
         };
         Ok(ops.iter().map(reply).collect())
     }
@@ -236,7 +240,7 @@ mod tests {
                         open.notified().await;
                         answer(&ops)
                     };
-                    lanes.send(op(number), 0, send).await.unwrap().unwrap();
+                    lanes.send(op(number), 0, send).await.unwrap().0.unwrap();
                 })
             })
             .collect()
@@ -260,7 +264,7 @@ mod tests {
                         .push(ops.iter().map(|op| op.number.0).collect::<Vec<_>>());
                     answer(&ops)
                 };
-                lanes_.send(op(number), 0, send).await.unwrap().unwrap()
+                lanes_.send(op(number), 0, send).await.unwrap().0.unwrap()
             }));
             until(|| lanes.inner.lock().queue.len() > queued).await;
         }
@@ -302,7 +306,7 @@ mod tests {
         gone.abort();
         assert!(gone.await.is_err());
         open.notify_waiters();
-        stays.await.unwrap().unwrap().unwrap();
+        stays.await.unwrap().unwrap().0.unwrap();
         for blocker in blockers {
             blocker.await.unwrap();
         }

@@ -13,8 +13,8 @@ use crate::waiting::{Attempts, What, within};
 use dfs_common::limits::CALL_DEADLINE;
 use dfs_common::op::{MutationBatch, NumberedOp, OpReply, OpResult, Operation};
 use dfs_common::session::{Caller, Identity, SessionGrant};
-use dfs_common::{ClusterId, ErrorKind, FsError, FsResult};
-use lanes::Lanes;
+use dfs_common::{ClusterId, ErrorKind, FsError, FsResult, Ino};
+use lanes::{Answered, Lanes};
 use numbers::{Numbers, Ticket};
 use parking_lot::RwLock;
 use std::sync::Arc;
@@ -180,9 +180,13 @@ impl Inner {
                 op: op.clone(),
             };
             let send = |ops| self.send_batch(live.identity, ops);
+            let change = self.leased.begin(op);
             let lanes = self.session.lanes.send(numbered, live.generation, send);
             match within(CALL_DEADLINE, lanes).await {
-                Ok(result) => return Ok(result),
+                Ok((result, leased)) => {
+                    change.answered(op, &result, &leased);
+                    return Ok(result);
+                }
                 Err(error) if error.kind() == ErrorKind::SessionFenced => {
                     let recovered = self.recover_from(live.stamp, &mut fenced, attempts, error).await;
                     recovered.map_err(Unanswered::Failed)?;
@@ -195,13 +199,19 @@ impl Inner {
         }
     }
 
-    async fn send_batch(&self, identity: Identity, ops: Vec<NumberedOp>) -> FsResult<Vec<OpResult>> {
+    async fn send_batch(&self, identity: Identity, ops: Vec<NumberedOp>) -> FsResult<Vec<Answered>> {
         let batch = MutationBatch {
             ops,
             acknowledged_below: self.session.numbers.acknowledged_below(),
             stop_on_error: false,
         };
-        self.metadata.mutate(identity, batch).await
+        let mutated = self.metadata.mutate(identity, batch).await?;
+        let leased: Arc<[Ino]> = mutated.leased.into();
+        Ok(mutated
+            .results
+            .into_iter()
+            .map(|result| (result, leased.clone()))
+            .collect())
     }
 }
 

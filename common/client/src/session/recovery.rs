@@ -72,6 +72,7 @@ impl Inner {
         {
             Ok((grant, sent)) => {
                 tracing::info!(session = %live.identity.session, "session resumed");
+                self.leased.lost();
                 *self.session.live.write() = Live::new(&grant, sent, live.generation, live.stamp + 1);
                 return Ok(());
             }
@@ -91,6 +92,7 @@ impl Inner {
             ));
         }
         let new = Live::new(&grant, sent, live.generation + 1, live.stamp + 1);
+        self.leased.lost();
         self.give_up_unsaved();
         self.releases.clear();
         self.grants.clear();
@@ -162,6 +164,7 @@ impl Inner {
                     let mut now = self.session.live.write();
                     if now.stamp == live.stamp {
                         now.lease_until = now.lease_until.max(sent + lease);
+                        self.leased.extend(now.lease_until);
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::SessionFenced => {

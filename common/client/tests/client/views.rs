@@ -103,9 +103,7 @@ async fn pages_are_dropped_if_others_changed_the_file_between_own_commits() {
     put(&client, handle, 4, b"cc").await;
     client.flush(handle).await.unwrap();
     assert_eq!(get(&client, handle).await.unwrap(), &b"bbaaccaa"[..]);
-    assert_eq!(
-        invalidations.try_recv().unwrap(),
-        dfs_client::Invalidation::Inode { ino }
-    );
+    let heard = invalidations.try_recv().unwrap();
+    assert!(matches!(heard, dfs_client::Invalidation::Inode { ino: of } if of == ino));
     assert!(!client.open(&root(), ino, READ).await.unwrap().keep_cache);
 }

@@ -30,7 +30,7 @@ fn name(text: &str) -> Name {
 
 fn cache() -> Arc<LeasedCache> {
     let cache = Arc::new(LeasedCache::default());
-    cache.begin(Instant::now() + Duration::from_secs(3600));
+    cache.attached(Instant::now() + Duration::from_secs(3600));
     cache
 }
 
@@ -60,13 +60,16 @@ fn known_names_and_attributes_are_answered_while_the_lease_runs() {
     cache.put_name(cache.stamp(), DIR, &name("b"), None);
     assert_eq!(answer(&cache, "b"), Some(None));
     assert!(cache.validity(Ino(7)) > Duration::ZERO);
-    assert!(matches!(cache.lookup(DIR, &name("a"), |_| false), Answer::Unknown));
-    cache.end();
+    assert!(matches!(
+        cache.lookup(DIR, &name("a"), |_| false),
+        Answer::Unknown
+    ));
+    cache.lost();
     assert_eq!(answer(&cache, "a"), None);
     cache.put_attr(cache.stamp(), &attr(7, 0o644));
     assert!(cache.attr(Ino(7)).is_none(), "no stream, no lease");
     let expired = LeasedCache::default();
-    expired.begin(Instant::now());
+    expired.attached(Instant::now());
     expired.put_attr(expired.stamp(), &attr(7, 0o644));
     assert!(expired.attr(Ino(7)).is_none());
     expired.extend(Instant::now() + Duration::from_secs(60));
@@ -84,8 +87,8 @@ fn reply_that_a_recall_overtook_is_not_remembered() {
     assert!(cache.attr(Ino(7)).is_none());
     assert_eq!(answer(&cache, "a"), None);
     let stamp = cache.stamp();
-    cache.end();
-    cache.begin(Instant::now() + Duration::from_secs(60));
+    cache.lost();
+    cache.attached(Instant::now() + Duration::from_secs(60));
     cache.put_attr(stamp, &attr(7, 0o600));
     assert!(cache.attr(Ino(7)).is_none(), "the stream was another one");
 }
@@ -116,7 +119,9 @@ fn complete_directory_answers_for_names_never_asked() {
 #[test]
 fn refused_change_leaves_names_as_they_were() {
     let cache = filled();
-    cache.begin_change(&[DIR], &[(DIR, &name("a"))], false).finish(Outcome::default());
+    cache
+        .begin_change(&[DIR], &[(DIR, &name("a"))], false)
+        .finish(Outcome::default());
     assert_eq!(answer(&cache, "a"), Some(Some(7)));
 }
 
@@ -164,7 +169,10 @@ fn new_directory_is_known_to_be_empty() {
         leased: &[DIR, Ino(9)],
         ..Outcome::default()
     });
-    assert!(matches!(cache.lookup(Ino(9), &name("x"), |_| true), Answer::Absent));
+    assert!(matches!(
+        cache.lookup(Ino(9), &name("x"), |_| true),
+        Answer::Absent
+    ));
 }
 
 #[test]
@@ -182,5 +190,8 @@ fn memory_is_bounded_and_what_was_dropped_is_not_answered() {
         cache.put_attr(cache.stamp(), &attr(ino, 0o644));
     }
     cache.put_attr(stamp, &attr(5, 0o600));
-    assert!(cache.attr(Ino(5)).is_none(), "its recall is forgotten, but not that there was one");
+    assert!(
+        cache.attr(Ino(5)).is_none(),
+        "its recall is forgotten, but not that there was one"
+    );
 }

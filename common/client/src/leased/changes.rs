@@ -1,0 +1,89 @@
+//! What a mutation of our own changes of what is cached: before it is sent, and as its reply says.
+
+use super::cache::{LeasedCache, Outcome, OwnChange};
+use dfs_common::op::{OpReply, OpResult, Operation};
+use dfs_common::{Ino, Name};
+use std::sync::Arc;
+
+/// What an operation may change: inodes, names, and whether permission bits or owners may be among it.
+fn scope(op: &Operation) -> (Vec<Ino>, Vec<(Ino, &Name)>, bool) {
+    match op {
+        Operation::Mkdir { parent, name, .. }
+        | Operation::Mknod { parent, name, .. }
+        | Operation::Create { parent, name, .. }
+        | Operation::Symlink { parent, name, .. }
+        | Operation::Unlink { parent, name }
+        | Operation::Rmdir { parent, name } => (vec![*parent], vec![(*parent, name)], false),
+        Operation::Link { ino, parent, name } => (vec![*ino, *parent], vec![(*parent, name)], false),
+        Operation::Rename {
+            parent,
+            name,
+            new_parent,
+            new_name,
+            ..
+        } => {
+            let mut inos = vec![*parent];
+            if new_parent != parent {
+                inos.push(*new_parent);
+            }
+            (inos, vec![(*parent, name), (*new_parent, new_name)], false)
+        }
+        Operation::Setattr { ino, .. }
+        | Operation::Setxattr { ino, .. }
+        | Operation::Removexattr { ino, .. } => (vec![*ino], Vec::new(), true),
+        Operation::CommitWrite(commit) => (vec![commit.ino], Vec::new(), true),
+        Operation::GrantChunks { .. } => (Vec::new(), Vec::new(), false),
+    }
+}
+
+impl LeasedCache {
+    /// `op` is about to be sent.
+    pub(crate) fn begin(self: &Arc<Self>, op: &Operation) -> OwnChange {
+        let (inos, names, access) = scope(op);
+        self.begin_change(&inos, &names, access)
+    }
+}
+
+impl OwnChange {
+    /// `op` was answered; the answer came with `leased`.
+    pub(crate) fn answered(self, op: &Operation, result: &OpResult, leased: &[Ino]) {
+        let Ok(reply) = result else {
+            return self.finish(Outcome::default());
+        };
+        let mut outcome = Outcome {
+            leased,
+            ..Outcome::default()
+        };
+        match reply {
+            OpReply::Entry(entry) => {
+                outcome.names = vec![Some(entry.attr.ino)];
+                outcome.attr = Some(&entry.attr);
+                if let Operation::Mkdir { .. } = op {
+                    outcome.new_directory = Some(entry.attr.ino);
+                }
+            }
+            OpReply::Created { entry, .. } => {
+                outcome.names = vec![Some(entry.attr.ino)];
+                outcome.attr = Some(&entry.attr);
+            }
+            OpReply::Removed { ino, .. } => {
+                outcome.names = vec![None];
+                outcome.changed = vec![*ino];
+            }
+            OpReply::Renamed { ino, other } => {
+                let exchange = matches!(
+                    op,
+                    Operation::Rename {
+                        mode: dfs_common::op::RenameMode::Exchange,
+                        ..
+                    }
+                );
+                outcome.names = vec![other.filter(|_| exchange), Some(*ino)];
+                outcome.changed = other.iter().chain([ino]).copied().collect();
+            }
+            OpReply::Attr(attr) | OpReply::Committed { attr, .. } => outcome.attr = Some(attr),
+            OpReply::Chunks(_) => {}
+        }
+        self.finish(outcome);
+    }
+}
