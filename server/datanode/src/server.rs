@@ -199,14 +199,16 @@ impl Datanode {
     /// Resolves when the node cannot go on: refused by the coordinator, or its data directory is gone.
     pub async fn failed(&self) -> FsError {
         let mut progress = self.progress.clone();
-        let failed = progress
-            .wait_for(|progress| matches!(progress, Progress::Failed(_)))
-            .await;
-        match failed.as_deref() {
-            Ok(Progress::Failed(error)) => error.clone(),
-            // It stops in good order.
-            _ => std::future::pending().await,
+        loop {
+            if let Progress::Failed(error) = &*progress.borrow_and_update() {
+                return error.clone();
+            }
+            if progress.changed().await.is_err() {
+                break;
+            }
         }
+        // It stops in good order.
+        std::future::pending().await
     }
 
     /// Stops serving, finishes the calls under way, closes the store and frees the data directory.
