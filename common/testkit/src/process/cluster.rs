@@ -163,14 +163,14 @@ impl ProcessCluster {
     #[track_caller]
     pub fn wait_status(&self, what: &str, mut is_so: impl FnMut(&Value) -> bool) -> Value {
         let mut last = "no answer".to_owned();
-        let mut end = 0;
+        let mut looks = 0;
         until(&format!("cluster status: {what}"), HEALTH, || {
             let status = self.try_status();
             if let Some(status) = &status {
                 last = status.to_string();
             }
-            end += 1;
-            if end % 50 == 0 {
+            looks += 1;
+            if looks % 200 == 0 {
                 eprintln!("waiting for {what}: {last}");
             }
             status.filter(|status| is_so(status))
