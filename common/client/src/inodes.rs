@@ -109,7 +109,14 @@ impl Client {
     /// # Errors
     /// `NoAttribute`, `PermissionDenied`, `Stale`.
     pub async fn getxattr(&self, caller: &Caller, ino: Ino, name: &[u8]) -> FsResult<Bytes> {
-        self.inner().xattr(caller, ino, name).await
+        let inner = self.inner();
+        let name = Bytes::copy_from_slice(name);
+        let ask = |identity| {
+            inner
+                .metadata
+                .getxattr(identity, caller.clone(), ino, name.clone())
+        };
+        inner.call(What::of("getxattr", ino), ask).await
     }
 
     /// Names of the extended attributes that `caller` may see.

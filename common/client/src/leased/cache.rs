@@ -41,8 +41,6 @@ struct Known {
     /// The attributes are those of now. Else a change of our own made times or counts old, but not who may do what.
     current: bool,
     names: Option<Names>,
-    /// The inode is known to have no `security.capability`, which the kernel asks for at every write.
-    no_capability: bool,
 }
 
 /// What an event does to what is known of an inode.
@@ -109,7 +107,6 @@ impl Inner {
         known.current = false;
         if event != Event::Contents {
             known.attr = None;
-            known.no_capability = false;
         }
         if event == Event::Recall {
             let names = known.names.take();
@@ -203,14 +200,6 @@ impl LeasedCache {
         known.attr.clone()
     }
 
-    /// True if the inode is known to have no `security.capability`.
-    pub(crate) fn has_no_capability(&self, ino: Ino) -> bool {
-        self.inner
-            .lock()
-            .known(ino)
-            .is_some_and(|known| known.no_capability)
-    }
-
     /// What `name` is in `parent`, if `permitted` says of the parent's attributes that the caller may know.
     pub(super) fn lookup(&self, parent: Ino, name: &Name, permitted: impl FnOnce(&Attr) -> bool) -> Answer {
         let mut inner = self.inner.lock();
@@ -250,13 +239,6 @@ impl LeasedCache {
         if let Some(known) = self.inner.lock().fresh(stamp, attr.ino) {
             known.attr = Some(attr.clone());
             known.current = true;
-        }
-    }
-
-    /// Remembers that an inode that was leased already at `stamp` has no `security.capability`.
-    pub(crate) fn put_no_capability(&self, stamp: Stamp, ino: Ino) {
-        if let Some(known) = self.inner.lock().fresh(stamp, ino) {
-            known.no_capability = true;
         }
     }
 

@@ -3,7 +3,6 @@
 use super::cache::{Answer, Stamp};
 use crate::client::Inner;
 use crate::waiting::What;
-use bytes::Bytes;
 use dfs_common::attr::{Attr, FileKind};
 use dfs_common::service::DirPage;
 use dfs_common::session::Caller;
@@ -11,8 +10,6 @@ use dfs_common::{ErrorKind, FsError, FsResult, Ino, Name};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 
-/// What the kernel asks for at every write.
-const CAPABILITY: &[u8] = b"security.capability";
 /// Listings followed at the same time, to learn whether they were whole.
 const LISTINGS_MAX: usize = 64;
 
@@ -132,28 +129,5 @@ impl Inner {
             self.leased.put_complete(began, directory);
         }
         Ok(page)
-    }
-
-    /// Value of an extended attribute.
-    pub(crate) async fn xattr(&self, caller: &Caller, ino: Ino, name: &[u8]) -> FsResult<Bytes> {
-        let for_write = name == CAPABILITY;
-        if for_write && self.leased.has_no_capability(ino) {
-            return Err(FsError::new(ErrorKind::NoAttribute, "no such attribute"));
-        }
-        let stamp = self.leased.stamp();
-        let leased_before = self.leased.attr(ino).is_some();
-        let name = Bytes::copy_from_slice(name);
-        let ask = |identity| {
-            self.metadata
-                .getxattr(identity, caller.clone(), ino, name.clone())
-        };
-        let value = self.call(What::of("getxattr", ino), ask).await;
-        let absent = value
-            .as_ref()
-            .is_err_and(|error| error.kind() == ErrorKind::NoAttribute);
-        if for_write && leased_before && absent {
-            self.leased.put_no_capability(stamp, ino);
-        }
-        value
     }
 }
