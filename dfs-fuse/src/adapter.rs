@@ -1,0 +1,644 @@
+//! The file operations of the kernel: callback → client call → reply.
+//!
+//! No logic of the file system is here: what an operation means is decided by the client and the coordinator. What is not
+//! answered at all (locks, access, ioctl and the like) the kernel does by itself, or it is refused as POSIX has it.
+//! Invariant: a callback returns without waiting for the network.
+
+use crate::answer::{Answers, CreatedFile, XattrValue, refused, send};
+use crate::caller::Requester;
+use crate::capability::{CAPABILITY, Capabilities};
+use crate::convert::{self, OpenFile, ino, name, open_flags};
+use crate::directory::{Directories, Sink};
+use bytes::Bytes;
+use dfs_client::{Client, OpenFlags};
+use dfs_common::attr::{FileKind, SetAttr};
+use dfs_common::session::Caller;
+use dfs_common::{ErrorKind, FsError, FsResult, Ino};
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags,
+    IoctlFlags, KernelConfig, LockOwner, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
+    ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use nix::libc;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Largest read and write in one request, in bytes.
+const REQUEST_BYTES_MAX: u32 = 1 << 20;
+/// Read-ahead and asynchronous requests that the kernel keeps in flight.
+const BACKGROUND_REQUESTS_MAX: u16 = 128;
+/// What this program asks of the kernel. Left out on purpose: a write-back cache (it would make one kernel the authority
+/// on sizes), invalidation by time stamp (it costs a call for each read; pages are dropped at open instead), and what
+/// fuser 0.18 takes and mishandles.
+const CAPABILITIES: [InitFlags; 8] = [
+    InitFlags::FUSE_ASYNC_READ,
+    InitFlags::FUSE_ASYNC_DIO,
+    InitFlags::FUSE_BIG_WRITES,
+    // One call for open with O_TRUNC.
+    InitFlags::FUSE_ATOMIC_O_TRUNC,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    // The coordinator takes set-id bits away with a write, chown or truncation.
+    InitFlags::FUSE_HANDLE_KILLPRIV,
+];
+
+/// The kernel's side of a mount.
+pub struct Adapter {
+    client: Client,
+    answers: Answers,
+    directories: Arc<Directories>,
+    capabilities: Arc<Capabilities>,
+}
+
+impl Adapter {
+    /// Over `client`; requests that wait are tasks of `answers`.
+    pub fn new(client: Client, answers: Answers) -> Self {
+        Adapter {
+            client,
+            answers,
+            directories: Arc::default(),
+            capabilities: Arc::default(),
+        }
+    }
+
+    /// Fills a buffer with directory entries; gives it back with the outcome.
+    fn list<S: Sink + Send + 'static>(
+        &self,
+        directory: FileHandle,
+        cursor: u64,
+        mut sink: S,
+        reply: impl FnOnce(S, Result<(), Errno>) + Send + 'static,
+    ) {
+        if let Err(errno) = self.answers.admit() {
+            return reply(sink, Err(errno));
+        }
+        let (client, directories) = (self.client.clone(), self.directories.clone());
+        self.answers.run("readdir", async move {
+            let outcome = match directories.get(directory.0) {
+                Ok(directory) => directory.read(&client, cursor, &mut sink).await,
+                Err(error) => Err(error),
+            };
+            reply(sink, outcome.map_err(|error| refused("readdir", &error)));
+        });
+    }
+}
+
+/// Opens a file. One that is opened to be run needs no read permission: the kernel has checked the other.
+async fn open(
+    client: &Client,
+    requester: Requester,
+    file: Ino,
+    flags: i32,
+) -> FsResult<(OpenFile, FopenFlags)> {
+    let asked = open_flags(flags);
+    let opened = match client.open(&requester.with_groups(), file, asked).await {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied && convert::is_execution(flags) => {
+            client.open(&Caller::root(), file, asked).await?
+        }
+        opened => opened?,
+    };
+    let open = OpenFile {
+        handle: opened.handle,
+        appends: asked.append,
+    };
+    Ok((open, convert::kernel_flags(asked, opened.keep_cache)))
+}
+
+/// A write at a place through a file that was opened to append: a page of a shared map, or O_APPEND was taken off since.
+async fn write_in_place(
+    client: &Client,
+    caller: &Caller,
+    file: Ino,
+    offset: u64,
+    data: &[u8],
+) -> FsResult<u32> {
+    let flags = OpenFlags {
+        write: true,
+        ..OpenFlags::default()
+    };
+    // The file is open for writing already: nothing is permitted that was not.
+    let handle = client.open(&Caller::root(), file, flags).await?.handle;
+    let written = client.write(caller, handle, offset, data).await;
+    let saved = client.flush(handle).await;
+    client.release(handle).await;
+    saved.and(written)
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        for capability in CAPABILITIES {
+            if config.add_capabilities(capability).is_err() {
+                tracing::debug!(?capability, "the kernel does not have it");
+            }
+        }
+        // Values out of the kernel's range: it says the nearest one, its own default stays.
+        let _ = config.set_max_write(REQUEST_BYTES_MAX);
+        let _ = config.set_max_background(BACKGROUND_REQUESTS_MAX);
+        Ok(())
+    }
+
+    // Names.
+
+    fn lookup(&self, request: &Request, parent: INodeNo, called: &OsStr, reply: ReplyEntry) {
+        let (client, requester, called) = (self.client.clone(), Requester::from(request), name(called));
+        self.answers.answer("lookup", reply, async move {
+            client
+                .lookup(&requester.with_groups(), ino(parent), &called?)
+                .await
+        });
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        called: &OsStr,
+        mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let (client, requester, called) = (self.client.clone(), Requester::from(request), name(called));
+        self.answers.answer("mkdir", reply, async move {
+            let mode = mode & 0o7777;
+            client
+                .mkdir(&requester.with_groups(), ino(parent), &called?, mode)
+                .await
+        });
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        called: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let (client, requester, called) = (self.client.clone(), Requester::from(request), name(called));
+        self.answers.answer("mknod", reply, async move {
+            let caller = requester.with_groups();
+            let kind = FileKind::from_mode(mode)
+                .ok_or_else(|| FsError::new(ErrorKind::Invalid, "there is no such kind of file"))?;
+            client
+                .mknod(&caller, ino(parent), &called?, kind, mode & 0o7777, rdev)
+                .await
+        });
+    }
+
+    fn symlink(&self, request: &Request, parent: INodeNo, called: &OsStr, target: &Path, reply: ReplyEntry) {
+        let (client, requester, called) = (self.client.clone(), Requester::from(request), name(called));
+        let target = Bytes::copy_from_slice(target.as_os_str().as_bytes());
+        self.answers.answer("symlink", reply, async move {
+            client
+                .symlink(&requester.with_groups(), ino(parent), &called?, target)
+                .await
+        });
+    }
+
+    fn link(&self, request: &Request, file: INodeNo, parent: INodeNo, called: &OsStr, reply: ReplyEntry) {
+        let (client, requester, called) = (self.client.clone(), Requester::from(request), name(called));
+        self.answers.answer("link", reply, async move {
+            client
+                .link(&requester.with_groups(), ino(file), ino(parent), &called?)
+                .await
+        });
+    }
+
+    fn unlink(&self, request: &Request, parent: INodeNo, called: &OsStr, reply: ReplyEmpty) {
+        let (client, requester, called) = (self.client.clone(), Requester::from(request), name(called));
+        self.answers.answer("unlink", reply, async move {
+            client
+                .unlink(&requester.with_groups(), ino(parent), &called?)
+                .await
+        });
+    }
+
+    fn rmdir(&self, request: &Request, parent: INodeNo, called: &OsStr, reply: ReplyEmpty) {
+        let (client, requester, called) = (self.client.clone(), Requester::from(request), name(called));
+        self.answers.answer("rmdir", reply, async move {
+            client
+                .rmdir(&requester.with_groups(), ino(parent), &called?)
+                .await
+        });
+    }
+
+    fn rename(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        called: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let (client, requester) = (self.client.clone(), Requester::from(request));
+        let (from, to) = ((ino(parent), name(called)), (ino(new_parent), name(new_name)));
+        self.answers.answer("rename", reply, async move {
+            let mode = convert::rename_mode(flags)?;
+            let caller = requester.with_groups();
+            client.rename(&caller, from.0, &from.1?, to.0, &to.1?, mode).await
+        });
+    }
+
+    fn readlink(&self, _request: &Request, link: INodeNo, reply: ReplyData) {
+        let client = self.client.clone();
+        self.answers
+            .answer("readlink", reply, async move { client.readlink(ino(link)).await });
+    }
+
+    // Directories. Changes of names are durable already, so that fsync has nothing to do: ENOSYS says so once and for all.
+
+    fn opendir(&self, request: &Request, directory: INodeNo, _flags: fuser::OpenFlags, reply: ReplyOpen) {
+        let caller = Requester::from(request).with_groups();
+        let number = self.directories.open(ino(directory), caller);
+        reply.opened(FileHandle(number), FopenFlags::empty());
+    }
+
+    fn readdir(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, reply: ReplyDirectory) {
+        self.list(fh, offset, reply, |reply, outcome| match outcome {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        reply: ReplyDirectoryPlus,
+    ) {
+        self.list(fh, offset, reply, |reply, outcome| match outcome {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    fn releasedir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: fuser::OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.directories.close(fh.0);
+        reply.ok();
+    }
+
+    fn fsyncdir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    // Inodes.
+
+    fn getattr(&self, _request: &Request, file: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        let client = self.client.clone();
+        self.answers
+            .answer("getattr", reply, async move { client.getattr(ino(file)).await });
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        file: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let (client, requester) = (self.client.clone(), Requester::from(request));
+        let handle = fh.map(|fh| OpenFile::from(fh).handle);
+        let set = SetAttr {
+            mode: mode.map(|mode| mode & 0o7777),
+            uid,
+            gid,
+            size,
+            atime: atime.map(convert::set_time),
+            mtime: mtime.map(convert::set_time),
+        };
+        self.answers.answer("setattr", reply, async move {
+            client
+                .setattr(&requester.with_groups(), ino(file), set, handle)
+                .await
+        });
+    }
+
+    fn getxattr(&self, request: &Request, file: INodeNo, called: &OsStr, size: u32, reply: ReplyXattr) {
+        let called = called.as_bytes();
+        if called.starts_with(b"system.") {
+            // POSIX ACLs are not there, and `ls -l` asks for them for each file.
+            return reply.error(Errno::EOPNOTSUPP);
+        }
+        let is_capability = called == CAPABILITY;
+        if is_capability && self.capabilities.are_absent(ino(file)) {
+            return reply.error(Errno::ENODATA);
+        }
+        let (client, requester, called) = (self.client.clone(), Requester::from(request), called.to_vec());
+        let capabilities = self.capabilities.clone();
+        self.answers.answer("getxattr", reply, async move {
+            let question = is_capability.then(|| capabilities.ask(ino(file)));
+            let value = client
+                .getxattr(&requester.with_groups(), ino(file), &called)
+                .await;
+            if let (Some(question), Err(error)) = (question, &value)
+                && error.kind() == ErrorKind::NoAttribute
+            {
+                question.absent();
+            }
+            Ok(XattrValue(value?, size))
+        });
+    }
+
+    fn listxattr(&self, request: &Request, file: INodeNo, size: u32, reply: ReplyXattr) {
+        let (client, requester) = (self.client.clone(), Requester::from(request));
+        self.answers.answer("listxattr", reply, async move {
+            let names = client.listxattr(&requester.with_groups(), ino(file)).await?;
+            let mut list = Vec::with_capacity(names.iter().map(|name| name.len() + 1).sum());
+            for name in names {
+                list.extend_from_slice(&name);
+                list.push(0);
+            }
+            Ok(XattrValue(list.into(), size))
+        });
+    }
+
+    fn setxattr(
+        &self,
+        request: &Request,
+        file: INodeNo,
+        called: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let (client, requester) = (self.client.clone(), Requester::from(request));
+        let (called, value) = (called.as_bytes().to_vec(), Bytes::copy_from_slice(value));
+        let capabilities = (called == CAPABILITY).then(|| self.capabilities.clone());
+        self.answers.answer("setxattr", reply, async move {
+            let mode = convert::xattr_mode(flags)?;
+            let caller = requester.with_groups();
+            let done = client.setxattr(&caller, ino(file), &called, value, mode).await;
+            if let Some(capabilities) = capabilities {
+                capabilities.forget(ino(file));
+            }
+            done
+        });
+    }
+
+    fn removexattr(&self, request: &Request, file: INodeNo, called: &OsStr, reply: ReplyEmpty) {
+        let (client, requester, called) = (
+            self.client.clone(),
+            Requester::from(request),
+            called.as_bytes().to_vec(),
+        );
+        self.answers.answer("removexattr", reply, async move {
+            client
+                .removexattr(&requester.with_groups(), ino(file), &called)
+                .await
+        });
+    }
+
+    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let client = self.client.clone();
+        self.answers
+            .answer("statfs", reply, async move { client.statfs().await });
+    }
+
+    // Files.
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        called: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let (client, requester, called) = (self.client.clone(), Requester::from(request), name(called));
+        let capabilities = self.capabilities.clone();
+        self.answers.answer("create", reply, async move {
+            let (asked, exclusive) = (open_flags(flags), flags & libc::O_EXCL != 0);
+            let caller = requester.with_groups();
+            let created = client
+                .create(&caller, ino(parent), &called?, mode & 0o7777, exclusive, asked)
+                .await?;
+            match created.existed {
+                true => capabilities.forget(created.entry.attr.ino),
+                false => capabilities.created(created.entry.attr.ino),
+            }
+            Ok(CreatedFile {
+                entry: created.entry,
+                file: OpenFile {
+                    handle: created.handle,
+                    appends: asked.append,
+                },
+                flags: convert::kernel_flags(asked, created.keep_cache),
+            })
+        });
+    }
+
+    fn open(&self, request: &Request, file: INodeNo, flags: fuser::OpenFlags, reply: ReplyOpen) {
+        let (client, requester) = (self.client.clone(), Requester::from(request));
+        self.capabilities.forget(ino(file));
+        self.answers.answer("open", reply, async move {
+            open(&client, requester, ino(file), flags.0).await
+        });
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: fuser::OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let client = self.client.clone();
+        self.answers.answer("read", reply, async move {
+            client.read(OpenFile::from(fh).handle, offset, size).await
+        });
+    }
+
+    fn write(
+        &self,
+        request: &Request,
+        file: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        flags: fuser::OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        if let Err(errno) = self.answers.admit() {
+            return reply.error(errno);
+        }
+        let OpenFile { handle, appends } = fh.into();
+        let caller = Requester::from(request).alone();
+        let client = self.client.clone();
+        if appends {
+            // An append must not be begun twice, so that it gets a copy of its data from the start.
+            let data = Bytes::copy_from_slice(data);
+            let of_map = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+            let in_place = of_map || flags.0 & libc::O_APPEND == 0;
+            return self.answers.answer("write", reply, async move {
+                match in_place {
+                    true => write_in_place(&client, &caller, ino(file), offset, &data).await,
+                    false => client.write(&caller, handle, offset, &data).await,
+                }
+            });
+        }
+        match self
+            .answers
+            .try_at_once(client.write(&caller, handle, offset, data))
+        {
+            Ok(Some(outcome)) => send("write", reply, outcome),
+            // It has to wait. A part that was written is written again, with the same bytes.
+            Ok(None) => {
+                let data = Bytes::copy_from_slice(data);
+                self.answers.answer("write", reply, async move {
+                    client.write(&caller, handle, offset, &data).await
+                });
+            }
+            Err(_) => {
+                tracing::error!(operation = "write", "a request failed by a panic");
+                reply.error(Errno::EIO);
+            }
+        }
+    }
+
+    fn flush(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
+        let (client, OpenFile { handle, .. }) = (self.client.clone(), fh.into());
+        if client.is_clean(handle) {
+            return reply.ok();
+        }
+        self.answers
+            .answer_always("flush", reply, async move { client.flush(handle).await });
+    }
+
+    fn fsync(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        let (client, OpenFile { handle, .. }) = (self.client.clone(), fh.into());
+        self.answers
+            .answer_always("fsync", reply, async move { client.fsync(handle).await });
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: fuser::OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        let (client, OpenFile { handle, .. }) = (self.client.clone(), fh.into());
+        self.answers.answer_always("release", reply, async move {
+            client.release(handle).await;
+            Ok(())
+        });
+    }
+
+    // Not there: ENOSYS makes the kernel use its own way, or EOPNOTSUPP, from the first time on.
+
+    fn fallocate(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _offset: u64,
+        _length: u64,
+        _mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn lseek(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _offset: i64,
+        _whence: i32,
+        reply: ReplyLseek,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn copy_file_range(
+        &self,
+        _request: &Request,
+        _ino_in: INodeNo,
+        _fh_in: FileHandle,
+        _offset_in: u64,
+        _ino_out: INodeNo,
+        _fh_out: FileHandle,
+        _offset_out: u64,
+        _length: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn poll(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _notifier: PollNotifier,
+        _events: PollEvents,
+        _flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn ioctl(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _command: u32,
+        _data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+}

@@ -1,0 +1,282 @@
+//! Open directories: what was fetched and has not been sent yet.
+//!
+//! A directory is read by cursors that stay valid while their entries exist, so that nothing but the rest of a page is
+//! kept, and seekdir(3) to any place works: the rest is then dropped and fetched anew. `.` and `..` have the cursors 1 and
+//! 2. Invariant: entries are sent in cursor order, each with the cursor behind it.
+
+use dfs_client::Client;
+use dfs_common::attr::{Attr, FileKind};
+use dfs_common::service::DirEntry;
+use dfs_common::session::Caller;
+use dfs_common::{ErrorKind, FsError, FsResult, Ino};
+use fuser::{FileAttr, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
+use parking_lot::Mutex;
+use std::collections::{HashMap, VecDeque};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Entries fetched at once: about what two calls of getdents(2) take.
+const PAGE_ENTRIES: u32 = 512;
+/// Cursor behind `.`.
+const DOT: u64 = 1;
+/// Cursor behind `..`; those of other entries are above.
+const DOT_DOT: u64 = 2;
+
+/// The open directories of a mount.
+#[derive(Debug, Default)]
+pub struct Directories {
+    open: Mutex<HashMap<u64, Arc<Directory>>>,
+    last: AtomicU64,
+}
+
+impl Directories {
+    /// Opens one, to be read with the rights of `caller` whoever holds it later; gives its number.
+    pub fn open(&self, ino: Ino, caller: Caller) -> u64 {
+        let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let directory = Directory {
+            ino,
+            caller,
+            rest: Mutex::default(),
+        };
+        self.open.lock().insert(number, Arc::new(directory));
+        number
+    }
+
+    /// An open one.
+    ///
+    /// # Errors
+    /// `BadHandle`.
+    pub fn get(&self, number: u64) -> FsResult<Arc<Directory>> {
+        let found = self.open.lock().get(&number).cloned();
+        found.ok_or_else(|| FsError::new(ErrorKind::BadHandle, "the directory is not open"))
+    }
+
+    /// Closes one.
+    pub fn close(&self, number: u64) {
+        self.open.lock().remove(&number);
+    }
+}
+
+/// An open directory.
+#[derive(Debug)]
+pub struct Directory {
+    ino: Ino,
+    caller: Caller,
+    rest: Mutex<Rest>,
+}
+
+/// Entries fetched and not sent.
+#[derive(Debug, Default)]
+struct Rest {
+    /// The cursor that the entries follow.
+    after: u64,
+    entries: VecDeque<DirEntry>,
+    /// They have attributes.
+    attrs: bool,
+    /// Nothing follows them.
+    end: bool,
+    /// Known once a page was fetched.
+    parent: Option<Ino>,
+}
+
+/// One entry for the kernel.
+pub struct Item<'a> {
+    /// Inode.
+    pub ino: Ino,
+    /// The cursor behind it.
+    pub cursor: u64,
+    /// Kind.
+    pub kind: FileKind,
+    /// Name.
+    pub name: &'a [u8],
+    /// Attributes; `.` and `..` have none.
+    pub attr: Option<&'a Attr>,
+}
+
+/// The kernel's buffer.
+pub trait Sink {
+    /// Whether entries need attributes.
+    const ATTRS: bool;
+    /// Takes an entry; false if there is no room for it.
+    fn take(&mut self, item: &Item<'_>) -> bool;
+}
+
+impl Sink for ReplyDirectory {
+    const ATTRS: bool = false;
+
+    fn take(&mut self, item: &Item<'_>) -> bool {
+        let kind = crate::convert::kind(item.kind);
+        !self.add(
+            INodeNo(item.ino.0),
+            item.cursor,
+            kind,
+            OsStr::from_bytes(item.name),
+        )
+    }
+}
+
+impl Sink for ReplyDirectoryPlus {
+    const ATTRS: bool = true;
+
+    fn take(&mut self, item: &Item<'_>) -> bool {
+        // The kernel looks at number and kind only of `.` and `..`.
+        let attr = match item.attr {
+            Some(attr) => crate::convert::attr(attr),
+            None => without_attributes(item),
+        };
+        let generation = item.attr.map_or(0, |attr| attr.generation);
+        let name = OsStr::from_bytes(item.name);
+        // Listings say nothing of how long their attributes hold.
+        !self.add(
+            INodeNo(item.ino.0),
+            item.cursor,
+            name,
+            &Duration::ZERO,
+            &attr,
+            Generation(generation),
+        )
+    }
+}
+
+fn without_attributes(item: &Item<'_>) -> FileAttr {
+    let time = std::time::UNIX_EPOCH;
+    FileAttr {
+        ino: INodeNo(item.ino.0),
+        size: 0,
+        blocks: 0,
+        atime: time,
+        mtime: time,
+        ctime: time,
+        crtime: time,
+        kind: crate::convert::kind(item.kind),
+        perm: 0,
+        nlink: 1,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: crate::convert::BLOCK_BYTES,
+        flags: 0,
+    }
+}
+
+impl Directory {
+    /// Fills the kernel's buffer with what follows `cursor` (0: from the start), fetching at most one page. Nothing taken
+    /// means the end.
+    ///
+    /// # Errors
+    /// Those of [`Client::readdir`].
+    pub async fn read<S: Sink>(&self, client: &Client, cursor: u64, sink: &mut S) -> FsResult<()> {
+        let mut rest = self.rest_after(cursor, S::ATTRS);
+        if rest.parent.is_none() || (rest.entries.is_empty() && !rest.end) {
+            let from = if cursor <= DOT_DOT { 0 } else { cursor };
+            let page = client
+                .readdir(&self.caller, self.ino, from, PAGE_ENTRIES, S::ATTRS)
+                .await?;
+            rest = Rest {
+                after: cursor,
+                entries: page.entries.into(),
+                attrs: S::ATTRS,
+                end: page.end,
+                parent: Some(page.parent),
+            };
+        }
+        let dots = [
+            (DOT, &b"."[..], self.ino),
+            (DOT_DOT, b"..", rest.parent.unwrap_or(self.ino)),
+        ];
+        for (behind, name, ino) in dots.into_iter().filter(|(behind, ..)| *behind > cursor) {
+            let taken = sink.take(&Item {
+                ino,
+                cursor: behind,
+                kind: FileKind::Directory,
+                name,
+                attr: None,
+            });
+            if !taken {
+                break;
+            }
+            rest.after = behind;
+        }
+        while rest.after >= DOT_DOT
+            && let Some(entry) = rest.entries.front()
+        {
+            if S::ATTRS && entry.attr.is_none() {
+                return Err(FsError::new(
+                    ErrorKind::Io,
+                    "an entry was listed without its attributes",
+                ));
+            }
+            let taken = sink.take(&Item {
+                ino: entry.ino,
+                cursor: entry.cursor,
+                kind: entry.kind,
+                name: entry.name.as_bytes(),
+                attr: entry.attr.as_ref(),
+            });
+            if !taken {
+                break;
+            }
+            rest.after = entry.cursor;
+            rest.entries.pop_front();
+        }
+        *self.rest.lock() = rest;
+        Ok(())
+    }
+
+    /// What is left of the last page if it continues at `cursor` with what is asked for.
+    fn rest_after(&self, cursor: u64, attrs: bool) -> Rest {
+        let mut rest = self.rest.lock();
+        // A listing from the start is a new one: it shall see what changed since.
+        if cursor != 0 && rest.after == cursor && (rest.attrs || !attrs) {
+            return std::mem::take(&mut rest);
+        }
+        Rest::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_open_directories_are_not_reused() {
+        let directories = Directories::default();
+        let first = directories.open(Ino::ROOT, Caller::root());
+        directories.close(first);
+        let second = directories.open(Ino(2), Caller::root());
+        assert_ne!(first, second);
+        assert_eq!(directories.get(first).unwrap_err().kind(), ErrorKind::BadHandle);
+        assert_eq!(directories.get(second).unwrap().ino, Ino(2));
+    }
+
+    #[test]
+    fn rest_of_a_page_is_used_only_where_it_continues() {
+        let directory = Directory {
+            ino: Ino::ROOT,
+            caller: Caller::root(),
+            rest: Mutex::default(),
+        };
+        let set = |after, attrs| {
+            *directory.rest.lock() = Rest {
+                after,
+                attrs,
+                end: true,
+                parent: Some(Ino::ROOT),
+                ..Rest::default()
+            }
+        };
+        set(17, false);
+        assert!(directory.rest_after(17, false).end);
+        for (after, attrs, cursor, wanted) in
+            [(17, false, 18, false), (17, false, 17, true), (0, true, 0, false)]
+        {
+            set(after, attrs);
+            assert!(directory.rest_after(cursor, wanted).parent.is_none());
+        }
+        set(17, true);
+        assert!(directory.rest_after(17, false).end);
+    }
+}
