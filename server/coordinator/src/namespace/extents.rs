@@ -16,8 +16,10 @@ use dfs_proto::v1;
 use dfs_proto::v1::stored_extent::Data;
 use prost::Message;
 
-/// Extents read at once.
-const PAGE: usize = 128;
+/// Extents that a cut reads first; each further page is four times as long. Most cuts touch one or two.
+const FIRST_PAGE: usize = 4;
+/// Extents that a cut reads at once at most.
+const PAGE_MAX: usize = 256;
 
 /// Reads an extent's record.
 pub fn decode(key: &[u8], value: Bytes) -> FsResult<Extent> {
@@ -131,10 +133,11 @@ impl MapEdit {
 
     /// Makes a hole from `from` to `to`; extents that reach over its edges are cut.
     pub fn cut(&mut self, txn: &mut Txn<'_>, from: u64, to: u64) -> FsResult<()> {
-        let mut behind = from;
+        let (mut behind, mut limit) = (from, FIRST_PAGE);
         loop {
-            let page = scan_behind(txn, self.map, behind, PAGE)?;
-            let whole = page.len() == PAGE;
+            let page = scan_behind(txn, self.map, behind, limit)?;
+            let whole = page.len() == limit;
+            limit = (limit * 4).min(PAGE_MAX);
             for extent in page {
                 if extent.offset >= to {
                     return Ok(());
