@@ -126,6 +126,7 @@ fn directory_pages_that_would_confuse_a_reader() {
         entries,
         end,
         parent: 1,
+        leased: false,
     };
     assert!(dir_page_from_wire(page(vec![entry(3), entry(4)], false)).is_ok());
     refused(
@@ -431,10 +432,29 @@ fn batches_without_order_or_bounds() {
         ..unlink(5)
     };
     refused(mutation_batch_from_wire(batch(vec![newer])), "unknown here");
-    let results = v1::MutateReply {
-        results: vec![v1::OpResult { result: None }],
+    let reply = |results, leased| v1::MutateReply { results, leased };
+    let unknown = vec![v1::OpResult { result: None }];
+    refused(mutated_from_wire(reply(unknown, vec![])), "unknown here");
+    let leased = vec![1; 4 * BATCH_OPS_MAX + 1];
+    refused(mutated_from_wire(reply(vec![], leased)), "leases");
+}
+
+#[test]
+fn recalls_without_order_or_bounds() {
+    let page = |sequences: Vec<u64>| v1::RecallsReply {
+        stream: 1,
+        recalls: sequences
+            .into_iter()
+            .map(|sequence| v1::Recall {
+                sequence,
+                inos: vec![1],
+            })
+            .collect(),
     };
-    refused(op_results_from_wire(results), "unknown here");
+    assert!(recall_page_from_wire(page(vec![1, 2, 5])).is_ok());
+    refused(recall_page_from_wire(page(vec![1, 1])), "out of order");
+    let many = (0..=RECALLS_PENDING_MAX as u64).collect();
+    refused(recall_page_from_wire(page(many)), "recalls in one message");
 }
 
 #[test]

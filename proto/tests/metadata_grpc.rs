@@ -9,8 +9,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_common::cluster::{ClusterUpdate, NodeHealth, NodeInfo, PlacementGroup, StatFs};
 use dfs_common::extent::ExtentPage;
-use dfs_common::op::{Entry, MutationBatch, NumberedOp, OpReply, OpResult, Operation};
-use dfs_common::service::{DirEntry, DirPage, MetadataService, Opened};
+use dfs_common::lease::{Recall, RecallPage};
+use dfs_common::op::{MutationBatch, NumberedOp, OpReply, Operation};
+use dfs_common::service::{DirEntry, DirPage, Found, MetadataService, Mutated, Opened};
 use dfs_common::session::{Caller, Identity, OpenDeclaration, OpenSession, SessionGrant, SessionSecret};
 use dfs_common::{
     Attr, ClusterId, DiskIncarnation, ErrorKind, FileKind, FsError, FsResult, Ino, Name, NodeId, OpNumber,
@@ -84,6 +85,25 @@ fn attr() -> Attr {
     }
 }
 
+fn found() -> Found {
+    Found {
+        attr: attr(),
+        leased: true,
+        parent_leased: false,
+    }
+}
+
+fn recalls() -> RecallPage {
+    let recall = |sequence, inos: &[u64]| Recall {
+        sequence,
+        inos: inos.iter().copied().map(Ino).collect(),
+    };
+    RecallPage {
+        stream: 12,
+        recalls: vec![recall(4, &[7, 8]), recall(5, &[])],
+    }
+}
+
 fn page() -> ExtentPage {
     ExtentPage {
         map_version: 9,
@@ -105,6 +125,7 @@ fn dir_page() -> DirPage {
         entries: vec![entry("a", 3, Some(attr())), entry("b", 9, None)],
         end: false,
         parent: Ino::ROOT,
+        leased: true,
     }
 }
 
@@ -152,17 +173,19 @@ fn grant() -> SessionGrant {
     }
 }
 
-fn results(batch: &MutationBatch) -> Vec<OpResult> {
+fn results(batch: &MutationBatch) -> Mutated {
     let removed = OpReply::Removed {
         ino: Ino(4),
         nlink: 0,
     };
-    (0..batch.ops.len())
-        .map(|at| match at % 2 {
-            0 => Ok(removed.clone()),
-            _ => Err(FsError::new(ErrorKind::NotFound, "no such name")),
-        })
-        .collect()
+    let results = (0..batch.ops.len()).map(|at| match at % 2 {
+        0 => Ok(removed.clone()),
+        _ => Err(FsError::new(ErrorKind::NotFound, "no such name")),
+    });
+    Mutated {
+        results: results.collect(),
+        leased: vec![Ino(4), Ino(1)],
+    }
 }
 
 #[async_trait]
@@ -177,17 +200,21 @@ impl MetadataService for Recorder {
     async fn close_session(&self, identity: Identity) -> FsResult<()> {
         self.answer(format!("close_session {identity:?}"), ()).await
     }
-    async fn mutate(&self, identity: Identity, batch: MutationBatch) -> FsResult<Vec<OpResult>> {
+    async fn mutate(&self, identity: Identity, batch: MutationBatch) -> FsResult<Mutated> {
         let results = results(&batch);
         self.answer(format!("mutate {identity:?} {batch:?}"), results)
             .await
     }
-    async fn lookup(&self, identity: Identity, caller: Caller, parent: Ino, name: Name) -> FsResult<Entry> {
-        let call = format!("lookup {identity:?} {caller:?} {parent} {name:?}");
-        self.answer(call, Entry { attr: attr() }).await
+    async fn recalls(&self, identity: Identity, stream: u64, acknowledged: u64) -> FsResult<RecallPage> {
+        let call = format!("recalls {identity:?} {stream} {acknowledged}");
+        self.answer(call, recalls()).await
     }
-    async fn getattr(&self, identity: Identity, ino: Ino) -> FsResult<Attr> {
-        self.answer(format!("getattr {identity:?} {ino}"), attr()).await
+    async fn lookup(&self, identity: Identity, caller: Caller, parent: Ino, name: Name) -> FsResult<Found> {
+        let call = format!("lookup {identity:?} {caller:?} {parent} {name:?}");
+        self.answer(call, found()).await
+    }
+    async fn getattr(&self, identity: Identity, ino: Ino) -> FsResult<Found> {
+        self.answer(format!("getattr {identity:?} {ino}"), found()).await
     }
     async fn readlink(&self, identity: Identity, ino: Ino) -> FsResult<Bytes> {
         self.answer(format!("readlink {identity:?} {ino}"), "../target".into())
@@ -325,9 +352,9 @@ async fn every_call_arrives_and_its_reply_comes_back() {
     assert_eq!(client.mutate(me, batch.clone()).await.unwrap(), results(&batch));
     assert_eq!(recorder.last(), format!("mutate {me:?} {batch:?}"));
     let entry = client.lookup(me, who.clone(), ino, name("f")).await.unwrap();
-    assert_eq!(entry.attr, attr());
+    assert_eq!(entry, found());
     assert_eq!(recorder.last(), format!("lookup {me:?} {who:?} 77 \"f\""));
-    assert_eq!(client.getattr(me, ino).await.unwrap(), attr());
+    assert_eq!(client.getattr(me, ino).await.unwrap(), found());
     assert_eq!(recorder.last(), format!("getattr {me:?} 77"));
     assert_eq!(client.readlink(me, ino).await.unwrap(), "../target");
     assert_eq!(recorder.last(), format!("readlink {me:?} 77"));
@@ -357,9 +384,11 @@ async fn every_call_arrives_and_its_reply_comes_back() {
     assert_eq!(recorder.last(), format!("statfs {me:?}"));
     assert_eq!(client.cluster_state(me, 41).await.unwrap(), update());
     assert_eq!(recorder.last(), format!("cluster_state {me:?} 41"));
+    assert_eq!(client.recalls(me, 12, 3).await.unwrap(), recalls());
+    assert_eq!(recorder.last(), format!("recalls {me:?} 12 3"));
     client.close_session(me).await.unwrap();
     assert_eq!(recorder.last(), format!("close_session {me:?}"));
-    assert_eq!(recorder.count(), 15, "each call arrived once");
+    assert_eq!(recorder.count(), 16, "each call arrived once");
     drop(client);
     server.stop().await;
 }

@@ -53,6 +53,9 @@ round_trips! {
     open_session: any_of::open_session() => open_session_to_wire, open_session_from_wire;
     session_grant: any_of::session_grant() => session_grant_to_wire, session_grant_from_wire;
     mutation_batch: any_of::mutation_batch() => mutation_batch_to_wire, mutation_batch_from_wire;
+    found: any_of::found() => found_to_wire, found_from_wire;
+    mutated: any_of::mutated() => mutated_to_wire, mutated_from_wire;
+    recall_page: any_of::recall_page() => recall_page_to_wire, recall_page_from_wire;
     op_result: any_of::op_result() => op_result_to_wire, op_result_from_wire;
 }
 
@@ -90,7 +93,8 @@ proptest! {
     #[test]
     fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let _ = v1::MutateRequest::decode(&bytes[..]).map(mutation_batch_from_wire);
-        let _ = v1::MutateReply::decode(&bytes[..]).map(op_results_from_wire);
+        let _ = v1::MutateReply::decode(&bytes[..]).map(mutated_from_wire);
+        let _ = v1::RecallsReply::decode(&bytes[..]).map(recall_page_from_wire);
         let _ = v1::ClusterUpdate::decode(&bytes[..]).map(cluster_update_from_wire);
         let _ = v1::OpenReply::decode(&bytes[..]).map(opened_from_wire);
         let _ = v1::ReaddirReply::decode(&bytes[..]).map(dir_page_from_wire);

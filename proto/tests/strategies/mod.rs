@@ -4,11 +4,12 @@ use bytes::Bytes;
 use dfs_common::capability::{ChunkAccess, ChunkCapability};
 use dfs_common::cluster::{ClusterUpdate, NodeHealth, NodeInfo, PlacementGroup, StatFs};
 use dfs_common::extent::{CommittedChunk, Extent, ExtentData, ExtentPage, Receipt, ResolvedExtent};
+use dfs_common::lease::{Recall, RecallPage};
 use dfs_common::limits::{CHUNK_BYTES_MAX, FILE_BYTES_MAX};
 use dfs_common::op::{
     CommitWrite, Entry, MutationBatch, NumberedOp, OpReply, OpResult, Operation, RenameMode, XattrMode,
 };
-use dfs_common::service::{ChunkDescription, ChunkWritten, DirEntry, DirPage, Opened};
+use dfs_common::service::{ChunkDescription, ChunkWritten, DirEntry, DirPage, Found, Mutated, Opened};
 use dfs_common::session::{Caller, Identity, OpenDeclaration, OpenSession, SessionGrant, SessionSecret};
 use dfs_common::{
     Attr, ChunkId, ClusterId, DiskIncarnation, ErrorKind, FileKind, FsError, Ino, Name, NodeId, OpNumber,
@@ -352,12 +353,19 @@ pub fn dir_entry() -> impl Strategy<Value = DirEntry> {
 }
 
 pub fn dir_page() -> impl Strategy<Value = DirPage> {
-    (vec(dir_entry(), 0..10), any::<bool>(), ino()).prop_map(|(mut entries, end, parent)| {
-        entries.sort_by_key(|entry| entry.cursor);
-        entries.dedup_by_key(|entry| entry.cursor);
-        let end = end || entries.is_empty();
-        DirPage { entries, end, parent }
-    })
+    (vec(dir_entry(), 0..10), any::<bool>(), ino(), any::<bool>()).prop_map(
+        |(mut entries, end, parent, leased)| {
+            entries.sort_by_key(|entry| entry.cursor);
+            entries.dedup_by_key(|entry| entry.cursor);
+            let end = end || entries.is_empty();
+            DirPage {
+                entries,
+                end,
+                parent,
+                leased,
+            }
+        },
+    )
 }
 
 fn set_attr() -> impl Strategy<Value = SetAttr> {
@@ -500,4 +508,28 @@ pub fn op_result() -> impl Strategy<Value = OpResult> {
         (attr(), any::<u64>()).prop_map(|(attr, append_offset)| OpReply::Committed { attr, append_offset }),
     ];
     prop_oneof![4 => reply.prop_map(Ok), 1 => error().prop_map(Err)]
+}
+
+pub fn found() -> impl Strategy<Value = Found> {
+    (attr(), any::<bool>(), any::<bool>()).prop_map(|(attr, leased, parent_leased)| Found {
+        attr,
+        leased,
+        parent_leased,
+    })
+}
+
+pub fn mutated() -> impl Strategy<Value = Mutated> {
+    (vec(op_result(), 0..10), vec(ino(), 0..20)).prop_map(|(results, leased)| Mutated { results, leased })
+}
+
+pub fn recall_page() -> impl Strategy<Value = RecallPage> {
+    let recalls = vec((1..1000_u64, vec(ino(), 0..20)), 0..10).prop_map(|recalls| {
+        let mut sequence = 0;
+        let number = |(step, inos)| {
+            sequence += step;
+            Recall { sequence, inos }
+        };
+        recalls.into_iter().map(number).collect()
+    });
+    (any::<u64>(), recalls).prop_map(|(stream, recalls)| RecallPage { stream, recalls })
 }
