@@ -6,6 +6,10 @@
 #![allow(clippy::unwrap_used)] // the whole crate is test code
 
 pub mod call;
+#[cfg(feature = "cluster")]
+pub mod client_target;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 pub mod compare;
 pub mod conformance;
 pub mod faults;

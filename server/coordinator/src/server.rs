@@ -5,6 +5,7 @@ use crate::cluster::service::ClusterService;
 use crate::config::CoordinatorConfig;
 use crate::core::Core;
 use crate::service::CoordinatorService;
+use dfs_common::capability::CapabilityKey;
 use dfs_common::clock::{Clock, SystemClock};
 use dfs_common::service::MetadataService;
 use dfs_common::{ClusterId, ErrorKind, FsError, FsResult};
@@ -97,6 +98,14 @@ impl Coordinator {
     /// The metadata service without the network.
     pub fn metadata(&self) -> Arc<dyn MetadataService> {
         self.service.clone()
+    }
+
+    /// What it signs chunk capabilities with, for tests in the same process.
+    ///
+    /// # Errors
+    /// `Unavailable` if it was stopped.
+    pub fn capability_key(&self) -> FsResult<CapabilityKey> {
+        self.service.core().map(|core| core.capability_key)
     }
 
     /// Name and status of each background worker.

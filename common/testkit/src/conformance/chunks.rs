@@ -38,6 +38,7 @@ const CHECKS: &[Check] = checks![Chunk:
     interrupted_writes_leave_nothing,
     missing_chunks_are_not_found,
     deleting_is_repeatable,
+    only_the_coordinator_deletes,
     capabilities_are_for_one_access_and_one_chunk,
     capabilities_expire_and_are_not_forged,
     replicas_are_forwarded_and_failures_reported,
@@ -80,12 +81,14 @@ impl Chunk {
     }
 
     fn capability(&self, access: ChunkAccess) -> ChunkCapability {
-        self.subject.key.sign(
-            self.id.session(),
-            self.id,
-            access,
-            self.subject.now_unix_ms + 3_600_000,
-        )
+        // Deleting is the coordinator's own business.
+        let session = match access {
+            ChunkAccess::Delete => SessionId(0),
+            _ => self.id.session(),
+        };
+        self.subject
+            .key
+            .sign(session, self.id, access, self.subject.now_unix_ms + 3_600_000)
     }
 
     fn description(&self, content: &Bytes) -> ChunkDescription {
@@ -281,6 +284,23 @@ async fn deleting_is_repeatable(chunk: Chunk) {
         refused(chunk.stat().await, ErrorKind::NotFound);
         refused(chunk.read(0, 1).await, ErrorKind::NotFound);
     }
+}
+
+async fn only_the_coordinator_deletes(chunk: Chunk) {
+    let whole = content(1000, 12);
+    chunk.write(&whole).await.unwrap();
+    let capability = chunk.capability(ChunkAccess::Delete);
+    let expires = capability.expires_unix_ms;
+    let of_a_client = chunk
+        .subject
+        .key
+        .sign(chunk.id.session(), chunk.id, ChunkAccess::Delete, expires);
+    refused(
+        chunk.service().delete_chunk(of_a_client).await,
+        ErrorKind::Unauthenticated,
+    );
+    assert_eq!(chunk.read(0, 1000).await.unwrap(), whole);
+    chunk.service().delete_chunk(capability).await.unwrap();
 }
 
 async fn capabilities_are_for_one_access_and_one_chunk(chunk: Chunk) {

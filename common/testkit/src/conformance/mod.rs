@@ -21,6 +21,16 @@ fn refused<T: Debug>(result: FsResult<T>, kind: ErrorKind) {
     }
 }
 
+/// Panics unless `result` failed with `kind`, or with `Invalid`: what is above a limit of the wire is refused by the
+/// conversion, before the operation is seen.
+#[track_caller]
+fn refused_above_limit<T: Debug>(result: FsResult<T>, kind: ErrorKind) {
+    match result {
+        Err(error) if error.kind() == kind || error.kind() == ErrorKind::Invalid => {}
+        other => panic!("expected {kind:?} or Invalid, not {other:?}"),
+    }
+}
+
 /// A list of checks: functions of one argument, by name.
 macro_rules! checks {
     ($argument:ty: $($check:path),+ $(,)?) => {

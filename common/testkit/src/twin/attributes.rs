@@ -130,9 +130,14 @@ impl State {
                 "the size is above the largest file",
             ));
         }
-        if by_handle && self.has_open(session, ino).is_some_and(|open| open.write) {
-            return Ok(());
+        let open = self.has_open(session, ino).is_some_and(|open| open.write);
+        match (by_handle, open) {
+            (true, true) => Ok(()),
+            (true, false) => Err(FsError::new(
+                ErrorKind::BadHandle,
+                "the session does not have it open for writing",
+            )),
+            (false, _) => access::check(inode, who, WRITE),
         }
-        access::check(inode, who, WRITE)
     }
 }

@@ -10,7 +10,7 @@ use dfs_common::clock::Clock;
 use dfs_common::extent::Receipt;
 use dfs_common::limits::{CHUNK_BYTES_MAX, WIRE_FRAME_BYTES};
 use dfs_common::service::{ChunkConnector, ChunkDescription, ChunkService, ChunkWritten, WriteChunk};
-use dfs_common::{ChunkId, DiskIncarnation, ErrorKind, FsError, FsResult, NodeId};
+use dfs_common::{ChunkId, DiskIncarnation, ErrorKind, FsError, FsResult, NodeId, SessionId};
 use futures::stream::{self, BoxStream, StreamExt};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -295,6 +295,12 @@ impl ChunkService for TwinNode {
 
     async fn delete_chunk(&self, capability: ChunkCapability) -> FsResult<()> {
         self.check(&capability, ChunkAccess::Delete)?;
+        if capability.session != SessionId(0) {
+            return Err(FsError::new(
+                ErrorKind::Unauthenticated,
+                "only the coordinator itself deletes chunks",
+            ));
+        }
         let mut stored = self.stored.lock();
         stored.chunks.remove(&capability.chunk);
         stored.damaged.remove(&capability.chunk);

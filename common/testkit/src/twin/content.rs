@@ -153,7 +153,7 @@ impl State {
         let base = if commit.append { size } else { 0 };
         let extents = placed(&commit.extents, base)?;
         let fresh = self.check_receipts(session, &commit.chunks)?;
-        self.check_references(ino, &extents, &fresh)?;
+        let used = self.check_references(session, ino, &extents, &fresh)?;
         let mut map = self.extents_mut(ino)?.clone();
         for extent in &extents {
             cut(&mut map, extent.offset, extent.end());
@@ -162,8 +162,19 @@ impl State {
         check_inline(&map)?;
 
         *self.extents_mut(ino)? = map;
-        for (chunk, length) in fresh {
-            self.chunks.insert(chunk, Committed { ino, length });
+        for (chunk, (length, sha256)) in fresh {
+            self.chunks.entry(chunk).or_insert(Committed {
+                files: BTreeSet::new(),
+                length,
+                sha256,
+            });
+        }
+        for chunk in used {
+            self.chunks
+                .get_mut(&chunk)
+                .expect("known or fresh")
+                .files
+                .insert(ino);
         }
         self.free_unreferenced(ino);
         let attr = &mut self.inode_mut(ino)?.attr;
@@ -184,14 +195,23 @@ impl State {
         })
     }
 
-    /// Chunks that appear for the first time: granted to the session, and durable on enough members of their group.
-    fn check_receipts(&self, session: SessionId, chunks: &[CommittedChunk]) -> FsResult<Vec<(ChunkId, u64)>> {
-        let granted_below = self.sessions[&session].granted_below;
-        let mut fresh = Vec::new();
+    fn is_granted(&self, session: SessionId, chunk: ChunkId) -> bool {
+        chunk.session() == session && chunk.sequence() < self.sessions[&session].granted_below
+    }
+
+    /// Chunks with their receipts: granted to the session, and durable on enough members of their group. One that was
+    /// committed before has the content it had.
+    fn check_receipts(&self, session: SessionId, chunks: &[CommittedChunk]) -> FsResult<Fresh> {
+        let mut fresh = Fresh::new();
         for CommittedChunk { chunk, receipts } in chunks {
-            let granted = chunk.session() == session && chunk.sequence() < granted_below;
-            if !granted || self.freed.contains(chunk) || self.chunks.contains_key(chunk) {
-                return invalid("the chunk was not granted to this session, or is in use or freed");
+            if !self.is_granted(session, *chunk) {
+                return invalid("the chunk was not granted to this session");
+            }
+            if self.freed.contains(chunk) {
+                return Err(FsError::new(
+                    ErrorKind::NotFound,
+                    "the chunk was freed: send its bytes as a new one",
+                ));
             }
             let group = self.groups.iter().find(|group| group.id == chunk.group());
             let Some(group) = group else {
@@ -214,24 +234,50 @@ impl State {
                     "the receipts are too few, differ, or are not of the chunk's placement group",
                 );
             }
-            fresh.push((*chunk, first.length));
+            let content = (first.length, first.sha256);
+            if self
+                .chunks
+                .get(chunk)
+                .is_some_and(|known| (known.length, known.sha256) != content)
+            {
+                return Err(FsError::new(
+                    ErrorKind::ChunkConflict,
+                    "the chunk was committed with other content",
+                ));
+            }
+            fresh.insert(*chunk, content);
         }
         Ok(fresh)
     }
 
-    /// Every reference is to a fresh chunk or to one of the same file, and within its content.
-    fn check_references(&self, ino: Ino, extents: &[Extent], fresh: &[(ChunkId, u64)]) -> FsResult<()> {
+    /// The chunks that `extents` refer to: fresh ones, or known ones of the session or the same file; each range is within
+    /// its chunk's content.
+    fn check_references(
+        &self,
+        session: SessionId,
+        ino: Ino,
+        extents: &[Extent],
+        fresh: &Fresh,
+    ) -> FsResult<BTreeSet<ChunkId>> {
+        let mut used = BTreeSet::new();
         for extent in extents {
             let ExtentData::Chunk { chunk, chunk_offset } = extent.data else {
                 continue;
             };
-            let own = self.chunks.get(&chunk).filter(|committed| committed.ino == ino);
-            let new = fresh
-                .iter()
-                .find(|(id, _)| *id == chunk)
-                .map(|(_, length)| *length);
-            let Some(length) = own.map(|committed| committed.length).or(new) else {
-                return invalid("an extent refers to a chunk that is not of this commit or this file");
+            let length = match (self.chunks.get(&chunk), fresh.get(&chunk)) {
+                (_, Some((length, _))) => *length,
+                (Some(known), None) if known.files.contains(&ino) || self.is_granted(session, chunk) => {
+                    known.length
+                }
+                (None, None) if self.freed.contains(&chunk) => {
+                    return Err(FsError::new(
+                        ErrorKind::NotFound,
+                        "the chunk was freed: send its bytes as a new one",
+                    ));
+                }
+                _ => {
+                    return invalid("an extent refers to a chunk that is not of this commit, session or file");
+                }
             };
             if chunk_offset
                 .checked_add(extent.length)
@@ -239,10 +285,14 @@ impl State {
             {
                 return invalid("an extent reaches behind its chunk's end");
             }
+            used.insert(chunk);
         }
-        Ok(())
+        Ok(used)
     }
 }
+
+/// Length and SHA-256 of chunks that came with receipts.
+type Fresh = BTreeMap<ChunkId, (u64, [u8; 32])>;
 
 /// The extents of a commit at their place in the file: sorted, disjoint, in bounds.
 fn placed(extents: &[Extent], base: u64) -> FsResult<Vec<Extent>> {

@@ -28,11 +28,11 @@ pub(super) struct Inode {
     pub(super) xattrs: BTreeMap<Bytes, Bytes>,
 }
 
-/// A chunk that a commit referred to.
-#[derive(Clone, Copy)]
+/// A chunk that files refer to.
 pub(super) struct Committed {
-    pub(super) ino: Ino,
+    pub(super) files: BTreeSet<Ino>,
     pub(super) length: u64,
+    pub(super) sha256: [u8; 32],
 }
 
 pub(super) struct State {
@@ -159,7 +159,7 @@ impl State {
         }
     }
 
-    /// Frees the chunks of `ino` that none of its extents refers to.
+    /// Frees the chunks that only `ino` referred to and none of its extents refers to any more.
     pub(super) fn free_unreferenced(&mut self, ino: Ino) {
         let mut used = BTreeSet::new();
         if let Some(Inode {
@@ -173,12 +173,13 @@ impl State {
                 }
             }
         }
-        let mine = self.chunks.iter().filter(|(_, committed)| committed.ino == ino);
-        let unused: Vec<ChunkId> = mine
-            .map(|(chunk, _)| *chunk)
-            .filter(|chunk| !used.contains(chunk))
-            .collect();
-        for chunk in unused {
+        let mut freed = Vec::new();
+        for (chunk, committed) in &mut self.chunks {
+            if !used.contains(chunk) && committed.files.remove(&ino) && committed.files.is_empty() {
+                freed.push(*chunk);
+            }
+        }
+        for chunk in freed {
             self.chunks.remove(&chunk);
             self.freed.insert(chunk);
         }

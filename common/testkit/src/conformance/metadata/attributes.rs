@@ -1,7 +1,7 @@
 //! Attributes and totals.
 
 use super::kit::{Kit, commit_of, of_chunk, user};
-use crate::conformance::refused;
+use crate::conformance::{refused, refused_above_limit};
 use dfs_common::attr::{FileKind, SetAttr, SetTime, Timestamp};
 use dfs_common::op::{CommitWrite, Operation};
 use dfs_common::session::Caller;
@@ -204,7 +204,7 @@ pub(super) async fn sizes_are_set_by_those_who_may_write(kit: Kit) {
             },
         )
         .await;
-    refused(by_handle, ErrorKind::PermissionDenied);
+    refused(by_handle, ErrorKind::BadHandle);
     session.chmod(&root, ino, 0o6777).await.unwrap();
     let attr = session.truncate(&user(1003, 1003, &[]), ino, 2).await.unwrap();
     assert_eq!(
@@ -216,10 +216,8 @@ pub(super) async fn sizes_are_set_by_those_who_may_write(kit: Kit) {
         .truncate(&root, ino, limits::FILE_BYTES_MAX)
         .await
         .unwrap();
-    refused(
-        session.truncate(&root, ino, limits::FILE_BYTES_MAX + 1).await,
-        ErrorKind::FileTooBig,
-    );
+    let too_big = session.truncate(&root, ino, limits::FILE_BYTES_MAX + 1).await;
+    refused_above_limit(too_big, ErrorKind::FileTooBig);
     refused(session.truncate(&root, *dir, 0).await, ErrorKind::IsDirectory);
     let fifo = session.mknod(&root, *dir, "p", FileKind::Fifo).await.unwrap().ino;
     refused(session.truncate(&root, fifo, 0).await, ErrorKind::Invalid);

@@ -1,7 +1,7 @@
 //! Extended attributes.
 
 use super::kit::{Kit, Session, user};
-use crate::conformance::refused;
+use crate::conformance::{refused, refused_above_limit};
 use bytes::Bytes;
 use dfs_common::attr::FileKind;
 use dfs_common::op::{Operation, XattrMode};
@@ -181,14 +181,14 @@ pub(super) async fn limits_are_kept(kit: Kit) {
         .unwrap();
     assert_eq!(get(session, &root, file, "user.big").await.unwrap(), big);
     let bigger = vec![7; limits::XATTR_VALUE_BYTES_MAX + 1];
-    refused(
+    refused_above_limit(
         session.setxattr(&root, file, "user.big", &bigger, Set).await,
         ErrorKind::TooBig,
     );
     let longest = format!("user.{}", "n".repeat(250));
     session.setxattr(&root, file, &longest, b"1", Set).await.unwrap();
     assert_eq!(get(session, &root, file, &longest).await.unwrap(), "1");
-    refused(
+    refused_above_limit(
         session
             .setxattr(&root, file, &format!("{longest}n"), b"1", Set)
             .await,

@@ -1,0 +1,501 @@
+//! The client library as a target: what the kernel does above it (walking paths, flags of open), and nothing more.
+//!
+//! Permissions are the coordinator's business here: no call is refused by this target that the library would have done, but
+//! for what the kernel itself refuses before it asks a file system.
+
+use crate::call::{Call, FsPath, OpenHow, Outcome, Slot, Stat, Target, Time, pattern_bytes};
+use bytes::Bytes;
+use dfs_client::{Client, FileHandle, OpenFlags};
+use dfs_common::attr::{Attr, FileKind, SetAttr};
+use dfs_common::session::Caller;
+use dfs_common::{ErrorKind, FsResult, Ino, Name};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::runtime::Handle;
+
+/// Entries asked for at a time: few, so that small directories have several pages.
+const PAGE_ENTRIES: u32 = 5;
+/// Patience of the client's end.
+const SHUTDOWN: Duration = Duration::from_secs(20);
+
+struct OpenFile {
+    handle: FileHandle,
+    ino: Ino,
+    write: bool,
+}
+
+/// A directory seen through a client. Its calls block: they must not be made on a thread of the runtime.
+pub struct ClientTarget {
+    client: Client,
+    runtime: Handle,
+    root: Ino,
+    slots: BTreeMap<Slot, OpenFile>,
+}
+
+impl ClientTarget {
+    /// A fresh directory of mode 0777 below the file system's root. `runtime` is the one that the client was made in.
+    pub fn fresh(client: Client, runtime: Handle) -> Self {
+        let name = name(format!("random {:016x}", rand::random::<u64>()).as_bytes()).expect("a short name");
+        let root = Caller::root();
+        let made = runtime.block_on(async {
+            let made = client.mkdir(&root, Ino::ROOT, &name, 0o777).await?;
+            let set = SetAttr {
+                mode: Some(0o777),
+                ..SetAttr::default()
+            };
+            client.setattr(&root, made.attr.ino, set, None).await
+        });
+        let ino = made.expect("a directory for the target can be made").attr.ino;
+        Self::below(client, runtime, ino)
+    }
+
+    /// An existing directory.
+    pub fn below(client: Client, runtime: Handle, root: Ino) -> Self {
+        ClientTarget {
+            client,
+            runtime,
+            root,
+            slots: BTreeMap::new(),
+        }
+    }
+
+    /// Its directory.
+    pub fn root(&self) -> Ino {
+        self.root
+    }
+
+    /// Saves everything and ends the client.
+    ///
+    /// # Errors
+    /// Those of [`Client::shutdown`].
+    pub fn shutdown(self) -> FsResult<()> {
+        self.runtime.block_on(self.client.shutdown(SHUTDOWN))
+    }
+}
+
+impl Target for ClientTarget {
+    fn name(&self) -> String {
+        "client".into()
+    }
+    fn call(&mut self, who: &Caller, call: &Call) -> Outcome {
+        let runtime = self.runtime.clone();
+        match runtime.block_on(self.answer(who, call)) {
+            Ok(outcome) => outcome,
+            Err(error) => Outcome::Failed(error.errno()),
+        }
+    }
+}
+
+type Answer = FsResult<Outcome>;
+
+fn fail<T>(kind: ErrorKind) -> FsResult<T> {
+    Err(kind.into())
+}
+
+fn name(bytes: &[u8]) -> FsResult<Name> {
+    Name::new(Bytes::copy_from_slice(bytes))
+}
+
+fn stat_of(attr: &Attr) -> Stat {
+    Stat {
+        ino: attr.ino.0,
+        kind: attr.kind,
+        mode: attr.mode,
+        nlink: attr.nlink,
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: attr.rdev,
+        size: if attr.kind == FileKind::Directory {
+            0
+        } else {
+            attr.size
+        },
+        atime: Time::At(attr.atime),
+        mtime: Time::At(attr.mtime),
+        ctime: Time::At(attr.ctime),
+    }
+}
+
+impl ClientTarget {
+    /// Directory and last name of a path that is not the root.
+    async fn parent<'p>(&self, who: &Caller, path: &'p FsPath) -> FsResult<(Ino, &'p [u8])> {
+        let Some((last, above)) = path.0.split_last() else {
+            return fail(ErrorKind::Busy);
+        };
+        let mut at = self.root;
+        for step in above {
+            at = self.find(who, at, step).await?.ino;
+        }
+        Ok((at, last))
+    }
+
+    async fn find(&self, who: &Caller, directory: Ino, bytes: &[u8]) -> FsResult<Attr> {
+        let name = self.checked(who, directory, bytes).await?;
+        Ok(self.client.lookup(who, directory, &name).await?.attr)
+    }
+
+    /// A name to be used in `directory`. One that is too long is found so after the directory may be searched.
+    async fn checked(&self, who: &Caller, directory: Ino, bytes: &[u8]) -> FsResult<Name> {
+        let checked = name(bytes);
+        if checked.is_err() {
+            match self.client.lookup(who, directory, &name(b"-")?).await {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        checked
+    }
+
+    async fn place(&self, who: &Caller, path: &FsPath) -> FsResult<(Ino, Name)> {
+        let (parent, last) = self.parent(who, path).await?;
+        Ok((parent, self.checked(who, parent, last).await?))
+    }
+
+    async fn resolve(&self, who: &Caller, path: &FsPath) -> FsResult<Attr> {
+        if path.0.is_empty() {
+            return Ok(self.client.getattr(self.root).await?.attr);
+        }
+        let (parent, last) = self.parent(who, path).await?;
+        self.find(who, parent, last).await
+    }
+
+    fn open_file(&self, slot: Slot) -> FsResult<&OpenFile> {
+        self.slots.get(&slot).ok_or_else(|| ErrorKind::BadHandle.into())
+    }
+
+    async fn set(&self, who: &Caller, path: &FsPath, set: SetAttr) -> Answer {
+        let ino = self.resolve(who, path).await?.ino;
+        self.client
+            .setattr(who, ino, set, None)
+            .await
+            .map(|_| Outcome::Done)
+    }
+
+    async fn answer(&mut self, who: &Caller, call: &Call) -> Answer {
+        let client = self.client.clone();
+        match call {
+            Call::Mkdir { path, mode } => {
+                let (parent, name) = self.place(who, path).await?;
+                client.mkdir(who, parent, &name, *mode).await?;
+            }
+            Call::Mknod {
+                path,
+                kind,
+                mode,
+                rdev,
+            } => {
+                let (parent, name) = self.place(who, path).await?;
+                client.mknod(who, parent, &name, *kind, *mode, *rdev).await?;
+            }
+            Call::Symlink { path, target } => {
+                let (parent, name) = self.place(who, path).await?;
+                client
+                    .symlink(who, parent, &name, Bytes::copy_from_slice(target))
+                    .await?;
+            }
+            Call::Link { from, to } => {
+                let ino = self.resolve(who, from).await?.ino;
+                let (parent, name) = self.place(who, to).await?;
+                client.link(who, ino, parent, &name).await?;
+            }
+            Call::Unlink { path } => {
+                let (parent, name) = self.place(who, path).await?;
+                client.unlink(who, parent, &name).await?;
+            }
+            Call::Rmdir { path } => {
+                let (parent, name) = self.place(who, path).await?;
+                client.rmdir(who, parent, &name).await?;
+            }
+            Call::Rename { from, to, mode } => {
+                let (parent, last) = self.parent(who, from).await?;
+                let (new_parent, new_last) = self.parent(who, to).await?;
+                let source = self.checked(who, parent, last).await?;
+                if new_last.len() > 255 {
+                    self.find(who, parent, last).await?;
+                }
+                let target = self.checked(who, new_parent, new_last).await?;
+                client
+                    .rename(who, parent, &source, new_parent, &target, *mode)
+                    .await?;
+            }
+            Call::Open {
+                slot,
+                path,
+                how,
+                mode,
+            } => return self.open(who, *slot, path, *how, *mode).await,
+            Call::Stat { path } => return Ok(Outcome::Stat(stat_of(&self.resolve(who, path).await?))),
+            Call::Readlink { path } => {
+                let ino = self.resolve(who, path).await?.ino;
+                return Ok(Outcome::Bytes(client.readlink(ino).await?.to_vec()));
+            }
+            Call::Readdir { path } => return self.readdir(who, path).await,
+            Call::Chmod { path, mode } => {
+                return self
+                    .set(
+                        who,
+                        path,
+                        SetAttr {
+                            mode: Some(*mode),
+                            ..SetAttr::default()
+                        },
+                    )
+                    .await;
+            }
+            Call::Chown { path, uid, gid } => {
+                return self
+                    .set(
+                        who,
+                        path,
+                        SetAttr {
+                            uid: *uid,
+                            gid: *gid,
+                            ..SetAttr::default()
+                        },
+                    )
+                    .await;
+            }
+            Call::Truncate { path, size } => {
+                return self
+                    .set(
+                        who,
+                        path,
+                        SetAttr {
+                            size: Some(*size),
+                            ..SetAttr::default()
+                        },
+                    )
+                    .await;
+            }
+            Call::Utimens { path, atime, mtime } => {
+                return self
+                    .set(
+                        who,
+                        path,
+                        SetAttr {
+                            atime: *atime,
+                            mtime: *mtime,
+                            ..SetAttr::default()
+                        },
+                    )
+                    .await;
+            }
+            Call::Setxattr {
+                path,
+                name,
+                value,
+                mode,
+            } => {
+                let ino = self.resolve(who, path).await?.ino;
+                client
+                    .setxattr(who, ino, name, Bytes::copy_from_slice(value), *mode)
+                    .await?;
+            }
+            Call::Removexattr { path, name } => {
+                let ino = self.resolve(who, path).await?.ino;
+                client.removexattr(who, ino, name).await?;
+            }
+            Call::Getxattr { path, name } => {
+                let ino = self.resolve(who, path).await?.ino;
+                return Ok(Outcome::Bytes(client.getxattr(who, ino, name).await?.to_vec()));
+            }
+            Call::Listxattr { path } => {
+                let ino = self.resolve(who, path).await?.ino;
+                let names = client.listxattr(who, ino).await?;
+                let ours = |name: &Bytes| name.starts_with(b"user.") || name.starts_with(b"trusted.");
+                return Ok(Outcome::Names(
+                    names
+                        .iter()
+                        .filter(|name| ours(name))
+                        .map(|name| name.to_vec())
+                        .collect(),
+                ));
+            }
+            Call::Close { .. }
+            | Call::Read { .. }
+            | Call::Write { .. }
+            | Call::Fsync { .. }
+            | Call::Ftruncate { .. }
+            | Call::Fstat { .. } => return self.on_open_file(who, call).await,
+        }
+        Ok(Outcome::Done)
+    }
+
+    async fn on_open_file(&mut self, who: &Caller, call: &Call) -> Answer {
+        let client = self.client.clone();
+        match call {
+            Call::Close { slot } => {
+                let OpenFile { handle, .. } = *self.open_file(*slot)?;
+                self.slots.remove(slot);
+                let flushed = client.flush(handle).await;
+                client.release(handle).await;
+                flushed?;
+            }
+            Call::Read { slot, offset, length } => {
+                let OpenFile { handle, .. } = *self.open_file(*slot)?;
+                return Ok(Outcome::Bytes(
+                    client.read(handle, *offset, *length).await?.to_vec(),
+                ));
+            }
+            Call::Write {
+                slot,
+                offset,
+                length,
+                pattern,
+            } => {
+                let OpenFile { handle, .. } = *self.open_file(*slot)?;
+                let bytes = pattern_bytes(*pattern, *offset, *length);
+                let written = client.write(who, handle, *offset, &bytes).await?;
+                return Ok(Outcome::Count(written as usize));
+            }
+            Call::Fsync { slot } => client.fsync(self.open_file(*slot)?.handle).await?,
+            Call::Ftruncate { slot, size } => {
+                let OpenFile { handle, ino, write } = *self.open_file(*slot)?;
+                if !write {
+                    return fail(ErrorKind::Invalid);
+                }
+                let set = SetAttr {
+                    size: Some(*size),
+                    ..SetAttr::default()
+                };
+                client.setattr(who, ino, set, Some(handle)).await?;
+            }
+            Call::Fstat { slot } => {
+                let OpenFile { ino, .. } = *self.open_file(*slot)?;
+                return Ok(Outcome::Stat(stat_of(&client.getattr(ino).await?.attr)));
+            }
+            _ => unreachable!("only calls on open files"),
+        }
+        Ok(Outcome::Done)
+    }
+
+    async fn open(&mut self, who: &Caller, slot: Slot, path: &FsPath, how: OpenHow, mode: u32) -> Answer {
+        let OpenHow {
+            read,
+            write,
+            append,
+            truncate,
+            ..
+        } = how;
+        let flags = OpenFlags {
+            read,
+            write,
+            append,
+            truncate,
+        };
+        if path.0.is_empty() {
+            return fail(if how.create && how.exclusive {
+                ErrorKind::Exists
+            } else {
+                ErrorKind::IsDirectory
+            });
+        }
+        let (parent, name) = self.place(who, path).await?;
+        let found = match self.client.lookup(who, parent, &name).await {
+            Ok(entry) => Some(entry.attr),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        // A kernel that knows the file opens it; one that does not know makes it, though another may have been faster.
+        let make = match &found {
+            None if !how.create => return fail(ErrorKind::NotFound),
+            None => true,
+            Some(_) if how.create && how.exclusive => return fail(ErrorKind::Exists),
+            Some(attr) => match attr.kind {
+                FileKind::Directory => return fail(ErrorKind::IsDirectory),
+                FileKind::Symlink => return fail(ErrorKind::Loop),
+                _ => how.create && slot % 2 == 0,
+            },
+        };
+        let (handle, ino) = match found {
+            Some(attr) if !make => (self.client.open(who, attr.ino, flags).await?.handle, attr.ino),
+            found => {
+                let created = self
+                    .client
+                    .create(who, parent, &name, mode, how.exclusive, flags)
+                    .await?;
+                assert_eq!(
+                    created.existed,
+                    found.is_some(),
+                    "create tells whether the file was there"
+                );
+                (created.handle, created.entry.attr.ino)
+            }
+        };
+        self.slots.insert(slot, OpenFile { handle, ino, write });
+        Ok(Outcome::Done)
+    }
+
+    async fn readdir(&self, who: &Caller, path: &FsPath) -> Answer {
+        let ino = self.resolve(who, path).await?.ino;
+        let mut entries = BTreeMap::new();
+        let mut cursor = 0;
+        loop {
+            // With attributes and without, by turns.
+            let page = self
+                .client
+                .readdir(who, ino, cursor, PAGE_ENTRIES, entries.len() % 2 == 0)
+                .await?;
+            for entry in page.entries {
+                cursor = entry.cursor;
+                let name = entry.name.as_bytes().to_vec();
+                assert!(
+                    entries.insert(name, entry.kind).is_none(),
+                    "{:?} was listed twice",
+                    entry.name
+                );
+            }
+            if page.end {
+                return Ok(Outcome::Entries(entries));
+            }
+        }
+    }
+}
+
+/// Several targets that show the same files: each call goes to another one, calls on an open file to the one that opened
+/// it. With sequences that keep no files open it tells whether each sees at once what another acknowledged.
+pub struct Alternating<T> {
+    targets: Vec<T>,
+    calls: usize,
+    opened: BTreeMap<Slot, usize>,
+}
+
+impl<T: Target> Alternating<T> {
+    /// At least one target.
+    pub fn new(targets: Vec<T>) -> Self {
+        assert!(!targets.is_empty());
+        Alternating {
+            targets,
+            calls: 0,
+            opened: BTreeMap::new(),
+        }
+    }
+}
+
+impl<T: Target> Target for Alternating<T> {
+    fn name(&self) -> String {
+        self.targets
+            .iter()
+            .map(Target::name)
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+    fn call(&mut self, who: &Caller, call: &Call) -> Outcome {
+        self.calls += 1;
+        let next = self.calls % self.targets.len();
+        let index = match call {
+            Call::Open { slot, .. } => {
+                self.opened.insert(*slot, next);
+                next
+            }
+            Call::Close { slot }
+            | Call::Read { slot, .. }
+            | Call::Write { slot, .. }
+            | Call::Fsync { slot }
+            | Call::Ftruncate { slot, .. }
+            | Call::Fstat { slot } => self.opened.get(slot).copied().unwrap_or(next),
+            _ => next,
+        };
+        self.targets[index].call(who, call)
+    }
+}
