@@ -240,6 +240,29 @@ async fn append_that_lands_elsewhere_tells_the_cache_above() {
 }
 
 #[tokio::test]
+async fn appends_behind_one_that_landed_elsewhere_are_read_where_they_will_be() {
+    let rig = Rig::new();
+    let (one, two) = (rig.client().await, rig.client().await);
+    let (ino, first) = make(&one, "log", APPEND).await;
+    let second = open(&two, ino, APPEND).await;
+    put(&two, second, 0, b"two").await;
+    two.fsync(second).await.unwrap();
+    // The second and third do not fit in the chunk of the one before, which is saved at once.
+    let records: Vec<Vec<u8>> = (0..3).map(|i| pattern(60_000, i)).collect();
+    for record in &records {
+        put(&one, first, 0, record).await;
+    }
+    while two.getattr(ino).await.unwrap().attr.size < 3 + 120_000 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let whole = [b"two".to_vec(), records.concat()].concat();
+    assert!(!one.is_clean(first));
+    assert!(get(&one, first).await.unwrap() == whole);
+    one.fsync(first).await.unwrap();
+    assert!(saved(&rig, ino).await == whole);
+}
+
+#[tokio::test]
 async fn switching_between_appending_and_placed_writes_keeps_their_order() {
     let rig = Rig::new();
     let client = rig.client().await;
