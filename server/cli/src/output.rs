@@ -3,7 +3,7 @@
 //! Owns the two streams, the words of errors and the exit code. Invariants: standard output has results only; an error that
 //! was shown is never followed by exit code 0; bars and lines do not tear each other.
 
-use crate::path::printable;
+use crate::path::{base_name, printable};
 use dfs_common::{ErrorKind, FsError, FsResult};
 use indicatif::MultiProgress;
 use serde_json::{Map, Value, json};
@@ -170,12 +170,22 @@ pub fn is_unreachable(kind: ErrorKind) -> bool {
 pub fn sentence(subject: Option<&[u8]>, error: &FsError) -> String {
     let mut message = error.message();
     if let Some(subject) = subject {
-        let said = format!("{}: ", subject.escape_ascii());
-        message = message.strip_prefix(&said).unwrap_or(message);
+        let name = base_name(subject).unwrap_or(subject);
+        for (said, after) in [(subject, ": "), (subject, " "), (name, " ")] {
+            let said = format!("{}{after}", said.escape_ascii());
+            message = message.strip_prefix(&said).unwrap_or(message);
+        }
     }
-    if !message.is_empty() {
-        return message.to_owned();
+    match error.kind() {
+        _ if message.is_empty() => errno_words(error),
+        // What refused is not what users call it.
+        ErrorKind::PermissionDenied | ErrorKind::NotPermitted => format!("{}: {message}", errno_words(error)),
+        _ => message.to_owned(),
     }
+}
+
+/// `no such file or directory`.
+fn errno_words(error: &FsError) -> String {
     let words = nix::errno::Errno::from_raw(error.errno()).desc();
     let mut characters = words.chars();
     match characters.next() {
@@ -236,8 +246,10 @@ mod tests {
         assert_eq!(sentence(None, &ErrorKind::Io.into()), "I/O error");
         let about = FsError::from(ErrorKind::NotFound).context("/a");
         assert_eq!(sentence(Some(b"/a"), &about), "no such file or directory");
-        let about = FsError::new(ErrorKind::NotFound, "gone").context("/a");
-        assert_eq!(sentence(Some(b"/a"), &about), "gone");
+        for message in ["/a/b: b is gone", "b is gone", "/a/b is gone", "is gone"] {
+            let about = FsError::new(ErrorKind::NotFound, message);
+            assert_eq!(sentence(Some(b"/a/b"), &about), "is gone");
+        }
         assert_eq!(exit_code(ErrorKind::TimedOut), EXIT_UNREACHABLE);
     }
 

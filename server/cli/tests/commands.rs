@@ -48,7 +48,7 @@ fn directories_are_listed_in_order_with_their_attributes() {
     );
     let finished = cluster.fails(&["ls", "/missing", "/d/a"], 1);
     assert_eq!(finished.stdout, "/d/a\n");
-    assert_eq!(finished.stderr, "dfs: /missing: no such file or directory\n");
+    assert_eq!(finished.stderr, "dfs: /missing: does not exist\n");
     cluster.fails(&["ls", "/d/a/"], 1);
 }
 
@@ -127,7 +127,7 @@ fn directories_are_made_with_parents_and_modes() {
         ("0755".into(), "0700".into(), "1770".into())
     );
     let finished = cluster.fails(&["mkdir", "/a", "/d"], 1);
-    assert_eq!(finished.stderr, "dfs: /a: file exists\n");
+    assert_eq!(finished.stderr, "dfs: /a: exists already\n");
     assert_eq!(cluster.names("/"), ["a", "d"], "the rest is done");
     cluster.ok(&["mkdir", "-p", "/a/b", "/"]);
     cluster.fails(&["mkdir", "/x/y"], 1);
