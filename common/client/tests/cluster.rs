@@ -1,0 +1,221 @@
+//! The client library on real servers in this process, while they are killed and come back.
+
+#![allow(clippy::unwrap_used)] // the whole program is test code
+
+use bytes::Bytes;
+use dfs_client::{Client, FileHandle, OpenFlags};
+use dfs_common::name::Name;
+use dfs_common::session::Caller;
+use dfs_common::{ErrorKind, Ino};
+use dfs_testkit::cluster::InProcessCluster;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+const WRITE: OpenFlags = OpenFlags {
+    read: true,
+    write: true,
+    append: false,
+    truncate: false,
+};
+const APPEND: OpenFlags = OpenFlags {
+    append: true,
+    ..WRITE
+};
+const READ: OpenFlags = OpenFlags {
+    write: false,
+    ..WRITE
+};
+
+fn root() -> Caller {
+    Caller::root()
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text.as_bytes().to_vec()).unwrap()
+}
+
+fn pattern(length: usize, salt: u64) -> Vec<u8> {
+    (0..length as u64)
+        .map(|i| ((i + salt).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8)
+        .collect()
+}
+
+async fn make(client: &Client, text: &str, flags: OpenFlags) -> (Ino, FileHandle) {
+    let created = client
+        .create(&root(), Ino::ROOT, &name(text), 0o644, false, flags)
+        .await
+        .unwrap();
+    (created.entry.attr.ino, created.handle)
+}
+
+async fn put(client: &Client, handle: FileHandle, offset: u64, data: &[u8]) {
+    let written = client.write(&root(), handle, offset, data).await.unwrap();
+    assert_eq!(written as usize, data.len());
+}
+
+/// What a new client reads.
+async fn saved(cluster: &InProcessCluster, ino: Ino) -> Bytes {
+    let client = cluster.client().await;
+    let handle = client.open(&root(), ino, READ).await.unwrap().handle;
+    let bytes = client.read(handle, 0, u32::MAX).await.unwrap();
+    client.shutdown(Duration::from_secs(5)).await.unwrap();
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writing_goes_on_while_a_datanode_dies_and_everything_is_read_back() {
+    let mut cluster = InProcessCluster::start(3).await;
+    let client = cluster.client().await;
+    let (ino, handle) = make(&client, "stream", WRITE).await;
+    let data = pattern(12 << 20, 1);
+    for (i, piece) in data.chunks(256 << 10).enumerate() {
+        if i == 16 {
+            cluster.kill_datanode(1).await;
+        }
+        put(&client, handle, (i * (256 << 10)) as u64, piece).await;
+    }
+    client.fsync(handle).await.unwrap();
+    assert!(saved(&cluster, ino).await == data);
+    // Another datanode goes too, the first comes back: every chunk has two replicas, one of which is up.
+    cluster.start_datanode(1).await;
+    assert!(saved(&cluster, ino).await == data);
+    client.shutdown(Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn coordinator_that_dies_again_and_again_loses_and_repeats_nothing() {
+    let mut cluster = InProcessCluster::start(3).await;
+    let client = cluster.client().await;
+    let done = Arc::new(AtomicU64::new(0));
+    let (log, handle) = make(&client, "log", APPEND).await;
+    let appender = tokio::spawn({
+        let (client, done) = (client.clone(), done.clone());
+        async move {
+            for i in 0..300u64 {
+                let record = format!("{i:06}\n").into_bytes();
+                put(&client, handle, 0, &record).await;
+                client.fsync(handle).await.unwrap();
+                done.store(i + 1, Ordering::SeqCst);
+            }
+        }
+    });
+    let maker = tokio::spawn({
+        let client = client.clone();
+        async move {
+            for i in 0..300u64 {
+                let place = name(&format!("new {i}"));
+                let made = client
+                    .create(&root(), Ino::ROOT, &place, 0o600, true, WRITE)
+                    .await
+                    .unwrap();
+                assert!(!made.existed);
+                put(&client, made.handle, 0, &pattern(3000, i)).await;
+                client.flush(made.handle).await.unwrap();
+                client.release(made.handle).await;
+                let moved = name(&format!("moved {i}"));
+                client
+                    .rename(
+                        &root(),
+                        Ino::ROOT,
+                        &place,
+                        Ino::ROOT,
+                        &moved,
+                        dfs_common::op::RenameMode::NoReplace,
+                    )
+                    .await
+                    .unwrap();
+            }
+        }
+    });
+    for _ in 0..3 {
+        let before = done.load(Ordering::SeqCst);
+        while done.load(Ordering::SeqCst) < before + 40 && !appender.is_finished() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        cluster.restart_coordinator().await;
+    }
+    appender.await.unwrap();
+    maker.await.unwrap();
+    let expected: String = (0..300).map(|i| format!("{i:06}\n")).collect();
+    assert_eq!(saved(&cluster, log).await, expected.as_bytes());
+    let mut found = 0;
+    let mut cursor = 0;
+    loop {
+        let page = client
+            .readdir(&root(), Ino::ROOT, cursor, 100, true)
+            .await
+            .unwrap();
+        for entry in &page.entries {
+            let text = entry.name.to_string();
+            if let Some(number) = text.strip_prefix("moved ") {
+                found += 1;
+                let number: u64 = number.parse().unwrap();
+                assert!(saved(&cluster, entry.ino).await == pattern(3000, number));
+            } else {
+                assert_eq!(text, "log");
+            }
+        }
+        if page.end {
+            break;
+        }
+        cursor = page.entries.last().unwrap().cursor;
+    }
+    assert_eq!(found, 300);
+    client.shutdown(Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unlinked_open_file_survives_the_coordinator_and_goes_with_its_last_close() {
+    let mut cluster = InProcessCluster::start(3).await;
+    let client = cluster.client().await;
+    let inodes = cluster.status().await.unwrap().inodes;
+    let (ino, handle) = make(&client, "gone", WRITE).await;
+    put(&client, handle, 0, &pattern(400_000, 1)).await;
+    client.fsync(handle).await.unwrap();
+    client.unlink(&root(), Ino::ROOT, &name("gone")).await.unwrap();
+    cluster.restart_coordinator().await;
+    put(&client, handle, 400_000, &pattern(400_000, 400_001)).await;
+    client.fsync(handle).await.unwrap();
+    let bytes = client.read(handle, 0, u32::MAX).await.unwrap();
+    assert!(bytes[..400_000] == pattern(400_000, 1));
+    assert!(bytes[400_000..] == pattern(400_000, 400_001));
+    assert_eq!(client.getattr(ino).await.unwrap().attr.nlink, 0);
+    client.release(handle).await;
+    cluster
+        .wait_status("the inode goes", |status| status.inodes == inodes)
+        .await;
+    assert_eq!(client.getattr(ino).await.unwrap_err().kind(), ErrorKind::Stale);
+    client.shutdown(Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_synced_is_there_after_all_servers_died() {
+    let mut cluster = InProcessCluster::start(3).await;
+    let client = cluster.client().await;
+    let mut files = Vec::new();
+    for i in 0..20usize {
+        let (ino, handle) = make(&client, &format!("file {i}"), WRITE).await;
+        let data = pattern(i * 40_000 + 10, i as u64);
+        put(&client, handle, 0, &data).await;
+        client.fsync(handle).await.unwrap();
+        files.push((ino, handle, data));
+    }
+    cluster.kill_coordinator().await;
+    for index in 0..3 {
+        cluster.kill_datanode(index).await;
+    }
+    cluster.start_coordinator().await;
+    for index in 0..3 {
+        cluster.start_datanode(index).await;
+    }
+    for (ino, handle, data) in &files {
+        assert!(saved(&cluster, *ino).await == *data);
+        // The client that was there before goes on with its open files.
+        assert!(client.read(*handle, 0, u32::MAX).await.unwrap() == *data);
+        put(&client, *handle, 0, b"more").await;
+        client.flush(*handle).await.unwrap();
+        assert_eq!(&saved(&cluster, *ino).await[..4], b"more");
+    }
+    client.shutdown(Duration::from_secs(5)).await.unwrap();
+}
