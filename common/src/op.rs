@@ -149,7 +149,8 @@ pub enum OpReply {
     Created { entry: Entry, existed: bool },
     /// The inode whose name was removed, and its links left.
     Removed { ino: Ino, nlink: u32 },
-    /// The inode that moved, and the one that it replaced or was exchanged with.
+    /// The inode that moved, and the one that it replaced or was exchanged with. `other` is the inode itself if both names
+    /// were its own: nothing changed then, and both are there.
     Renamed { ino: Ino, other: Option<Ino> },
     /// Attributes after the change.
     Attr(Attr),

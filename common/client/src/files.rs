@@ -55,7 +55,10 @@ impl Client {
             other => return Err(unexpected(&other)),
         };
         let opened = inner.attach(caller, attr, None, !existed, flags);
-        let opened = self.truncated(caller, opened, flags).await?;
+        let opened = match existed {
+            true => self.truncated(caller, opened, flags).await?,
+            false => opened,
+        };
         let entry = inner.entry(opened.attr);
         Ok(Created {
             entry,
@@ -81,11 +84,11 @@ impl Client {
         self.truncated(caller, opened, flags).await
     }
 
-    /// Does what O_TRUNC asks for.
+    /// Does what O_TRUNC asks for with a file that was there: its times change even if it was empty.
     async fn truncated(&self, caller: &Caller, opened: OpenedFile, flags: OpenFlags) -> FsResult<OpenedFile> {
         let inner = self.inner();
         let file = inner.table.get(opened.handle)?.file.clone();
-        if !flags.truncate || file.state.lock().size() == 0 {
+        if !flags.truncate {
             return Ok(opened);
         }
         let set = SetAttr {

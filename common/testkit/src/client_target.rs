@@ -134,14 +134,19 @@ impl ClientTarget {
         Ok(self.client.lookup(who, directory, &name).await?.attr)
     }
 
+    /// That `directory` is one and may be searched.
+    async fn searchable(&self, who: &Caller, directory: Ino) -> FsResult<()> {
+        match self.client.lookup(who, directory, &name(b"-")?).await {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// A name to be used in `directory`. One that is too long is found so after the directory may be searched.
     async fn checked(&self, who: &Caller, directory: Ino, bytes: &[u8]) -> FsResult<Name> {
         let checked = name(bytes);
         if checked.is_err() {
-            match self.client.lookup(who, directory, &name(b"-")?).await {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            self.searchable(who, directory).await?;
         }
         checked
     }
@@ -208,6 +213,7 @@ impl ClientTarget {
             }
             Call::Rename { from, to, mode } => {
                 let (parent, last) = self.parent(who, from).await?;
+                self.searchable(who, parent).await?;
                 let (new_parent, new_last) = self.parent(who, to).await?;
                 let source = self.checked(who, parent, last).await?;
                 if new_last.len() > 255 {

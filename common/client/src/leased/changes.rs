@@ -78,7 +78,9 @@ impl OwnChange {
                         ..
                     }
                 );
-                outcome.names = vec![other.filter(|_| exchange), Some(*ino)];
+                // Two names of one file both stay.
+                let unchanged = *other == Some(*ino);
+                outcome.names = vec![other.filter(|_| exchange || unchanged), Some(*ino)];
                 outcome.changed = other.iter().chain([ino]).copied().collect();
             }
             OpReply::Attr(attr) | OpReply::Committed { attr, .. } => outcome.attr = Some(attr),

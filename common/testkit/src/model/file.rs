@@ -137,7 +137,11 @@ impl Model {
         let at = if append { content.size() } else { offset };
         content.write(at, &bytes);
         if length > 0 {
+            let mode = self.inode(ino).mode;
             self.drop_set_id(who, ino);
+            if self.rules.writes_keep_plain_set_group_id && mode & libc::S_IXGRP == 0 {
+                self.inode_mut(ino).mode |= mode & libc::S_ISGID;
+            }
             self.content_changed(ino);
         }
         Ok(Outcome::Count(bytes.len()))

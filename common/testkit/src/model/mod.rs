@@ -31,6 +31,9 @@ pub struct Rules {
     /// Opening others' links and special files with `O_CREAT` in sticky directories that all may write is refused, whatever
     /// the settings.
     pub protected_special: bool,
+    /// A write by an unprivileged process takes the set-group-ID bit only where the group may execute, as POSIX has it; Linux
+    /// takes it also from files of a group that the writer is not in.
+    pub writes_keep_plain_set_group_id: bool,
     /// Reading may move the access time (the local file system does so, depending on its mount options).
     pub access_time_on_read: bool,
 }
@@ -48,6 +51,7 @@ impl Rules {
             protected_hardlinks: read("protected_hardlinks") != 0,
             protected_regular: read("protected_regular"),
             protected_special: true,
+            writes_keep_plain_set_group_id: false,
             access_time_on_read: true,
         }
     }

@@ -276,7 +276,9 @@ impl State {
                     ));
                 }
                 _ => {
-                    return invalid("an extent refers to a chunk that is not of this commit, session or file");
+                    return invalid(
+                        "an extent refers to a chunk that is not of this commit, session or file",
+                    );
                 }
             };
             if chunk_offset

@@ -320,7 +320,7 @@ impl State {
         if target == Some(source) {
             return Ok(OpReply::Renamed {
                 ino: source,
-                other: None,
+                other: target,
             });
         }
         self.check_rename(who, (from.0, source), (to.0, target), exchange)?;

@@ -216,10 +216,15 @@ pub(super) async fn two_names_of_one_file_stay(kit: Kit) {
     let root = Caller::root();
     session.link(&root, f, *dir, "other").await.unwrap();
     for mode in [Replace, Exchange] {
-        session
+        let reply = session
             .rename(&root, (*dir, "f"), (*dir, "other"), mode)
             .await
             .unwrap();
+        let unchanged = OpReply::Renamed {
+            ino: f,
+            other: Some(f),
+        };
+        assert_eq!(reply, unchanged, "the caller can tell that the old name stays");
         assert_eq!(
             (ino(session, *dir, "f").await, ino(session, *dir, "other").await),
             (Some(f), Some(f))

@@ -54,7 +54,7 @@ pub fn apply(
         // Two names of one file: nothing to do, by POSIX.
         return Ok(OpReply::Renamed {
             ino: source_entry.ino,
-            other: None,
+            other: Some(source_entry.ino),
         });
     }
     let mut source = Inode::get(txn, source_entry.ino)?;

@@ -149,7 +149,7 @@ fn kinds_and_modes_are_respected() {
     // Two names of one file: both stay.
     let both = OpReply::Renamed {
         ino: file,
-        other: None,
+        other: Some(file),
     };
     assert_eq!(rename("f", "g", REPLACE), (Ok(both), all()));
     assert!(rename("f", "h", RenameMode::NoReplace).0.is_ok());

@@ -1,0 +1,117 @@
+//! Servers that are killed and started again while random calls go on: nothing acknowledged is lost, nothing is done twice.
+
+#![cfg(feature = "cluster")]
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
+use dfs_common::session::Caller;
+use dfs_testkit::call::{Call, Outcome, Target};
+use dfs_testkit::client_target::ClientTarget;
+use dfs_testkit::cluster::InProcessCluster;
+use dfs_testkit::compare::{Tolerance, Trial};
+use dfs_testkit::generate::Profile;
+use dfs_testkit::model::Rules;
+use std::sync::Arc;
+use tokio::runtime::Runtime;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+
+/// Calls between two kills.
+const CALLS_BETWEEN: u64 = 40;
+
+#[derive(Clone, Copy)]
+enum Victim {
+    Coordinator,
+    Datanodes,
+}
+
+/// A client target below which a server is killed and restarted now and then, while calls go on.
+struct Unstable {
+    target: ClientTarget,
+    cluster: Arc<Mutex<InProcessCluster>>,
+    runtime: Arc<Runtime>,
+    victim: Victim,
+    calls: u64,
+    restart: Option<JoinHandle<()>>,
+}
+
+impl Unstable {
+    fn kill_one(&mut self) {
+        let (cluster, victim) = (self.cluster.clone(), self.victim);
+        let round = (self.calls / CALLS_BETWEEN) as usize;
+        self.settle();
+        self.restart = Some(self.runtime.spawn(async move {
+            let mut cluster = cluster.lock().await;
+            match victim {
+                Victim::Coordinator => cluster.restart_coordinator().await,
+                Victim::Datanodes => cluster.restart_datanode(round % 3).await,
+            }
+        }));
+    }
+
+    fn settle(&mut self) {
+        if let Some(restart) = self.restart.take() {
+            self.runtime.block_on(restart).unwrap();
+        }
+    }
+}
+
+impl Target for Unstable {
+    fn name(&self) -> String {
+        self.target.name()
+    }
+    fn call(&mut self, who: &Caller, call: &Call) -> Outcome {
+        self.calls += 1;
+        if self.calls.is_multiple_of(CALLS_BETWEEN) {
+            self.kill_one();
+        }
+        self.target.call(who, call)
+    }
+}
+
+impl Drop for Unstable {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
+
+fn run(victim: Victim, profile: Profile) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let runtime = Arc::new(runtime);
+    let cluster = runtime.block_on(InProcessCluster::start(3));
+    let client = runtime.block_on(cluster.client());
+    let cluster = Arc::new(Mutex::new(cluster));
+    let fresh = || Unstable {
+        target: ClientTarget::fresh(client.clone(), runtime.handle().clone()),
+        cluster: cluster.clone(),
+        runtime: runtime.clone(),
+        victim,
+        calls: 0,
+        restart: None,
+    };
+    let rules = Rules {
+        writes_keep_plain_set_group_id: true,
+        ..Rules::default()
+    };
+    let tolerance = Tolerance { saves_later: true };
+    Trial {
+        length: 150,
+        profile,
+        rules,
+        tolerance,
+    }
+    .run(&[1, 2], fresh);
+}
+
+#[test]
+fn killed_coordinator_loses_nothing_and_repeats_nothing() {
+    run(Victim::Coordinator, Profile::full());
+}
+
+#[test]
+fn killed_datanodes_lose_nothing() {
+    run(Victim::Datanodes, Profile::files());
+}
