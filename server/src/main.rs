@@ -8,7 +8,7 @@ mod args;
 mod role;
 mod standalone;
 
-use args::{Args, Role};
+use args::Args;
 use clap::Parser;
 use dfs_common::{FsError, telemetry};
 use std::process::ExitCode;
