@@ -22,7 +22,7 @@ pub struct Progress {
 
 impl Progress {
     /// Bars on the terminal of `output`, if it has one.
-    pub fn start(output: &Output, verb: &'static str) -> Self {
+    pub fn start(output: &Output, title: String) -> Self {
         let bars = output.bars().cloned();
         let total = match &bars {
             Some(bars) => {
@@ -30,7 +30,7 @@ impl Progress {
                 total.set_style(style(
                     "{prefix} {bytes}/{total_bytes} {wide_bar} {binary_bytes_per_sec} {eta}",
                 ));
-                total.set_prefix(verb);
+                total.set_prefix(title);
                 total.enable_steady_tick(TICK);
                 total
             }

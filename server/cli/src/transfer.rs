@@ -89,7 +89,7 @@ pub struct Transfers<'a> {
 }
 
 impl<'a> Transfers<'a> {
-    /// Nothing under way yet. `verb` is what is done, in the past: `uploaded`.
+    /// Nothing under way yet. `verb` is what is done: `upload`.
     pub fn new(context: &'a Context, verbose: bool, verb: &'static str) -> Self {
         Transfers {
             context,
@@ -97,7 +97,7 @@ impl<'a> Transfers<'a> {
             verb,
             jobs: JoinSet::new(),
             stop: context.stop.child_token(),
-            progress: Arc::new(Progress::start(&context.output, verb)),
+            progress: Arc::new(Progress::start(&context.output, format!("{verb}ing"))),
             sum: Sum::default(),
             started: Instant::now(),
         }
@@ -245,7 +245,7 @@ impl<'a> Transfers<'a> {
 
 fn sum_text(sum: &Sum, verb: &str, elapsed: std::time::Duration) -> String {
     let plural = if sum.files == 1 { "" } else { "s" };
-    let mut text = format!("{verb} {} file{plural}, {}", sum.files, HumanBytes(sum.bytes));
+    let mut text = format!("{verb}ed {} file{plural}, {}", sum.files, HumanBytes(sum.bytes));
     if elapsed.as_secs() >= 1 {
         let rate = (sum.bytes as f64 / elapsed.as_secs_f64()) as u64;
         text.push_str(&format!(

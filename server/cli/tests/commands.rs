@@ -161,12 +161,17 @@ fn removal_needs_r_for_directories_and_never_takes_the_root() {
 
 #[test]
 fn commands_act_as_the_user_who_runs_them() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("passed over: acting as other users needs root");
+        return;
+    }
     let cluster = TestCluster::start();
     let dfs = |args: &[&str]| {
-        let mut command = cluster.dfs();
-        std::os::unix::process::CommandExt::uid(&mut command, 4242);
-        std::os::unix::process::CommandExt::gid(&mut command, 4243);
-        attempt(command.args(args), LIMIT)
+        let own = cluster.dfs();
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "4242", "--regid", "4243", "--groups", "4244"]);
+        command.arg(own.get_program()).args(own.get_args()).args(args);
+        attempt(command.env_remove("DFS_LOG"), LIMIT)
     };
     cluster.ok(&["mkdir", "-m", "700", "/private"]);
     cluster.ok(&["mkdir", "-m", "1777", "/open"]);
@@ -186,6 +191,19 @@ fn commands_act_as_the_user_who_runs_them() {
     assert!(dfs(&["mkdir", "/open/mine"]).status.success());
     let made = &cluster.json(&["stat", "/open/mine"])[0];
     assert_eq!((&made["uid"], &made["gid"]), (&4242.into(), &4243.into()));
+
+    // A supplementary group counts too; owner and group travel with -p.
+    let shared = cluster.dir("shared");
+    std::os::unix::fs::chown(&shared, Some(4999), Some(4244)).unwrap();
+    std::fs::set_permissions(&shared, std::os::unix::fs::PermissionsExt::from_mode(0o770)).unwrap();
+    cluster.ok(&["upload", "-rp", &shared, "/shared"]);
+    let made = &cluster.json(&["stat", "/shared"])[0];
+    assert_eq!(
+        (&made["uid"], &made["gid"], &made["mode_octal"]),
+        (&4999.into(), &4244.into(), &"0770".into())
+    );
+    let finished = dfs(&["mkdir", "/shared/mine"]);
+    assert!(finished.status.success(), "{}", finished.describe());
 }
 
 #[test]

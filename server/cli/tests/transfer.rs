@@ -7,9 +7,9 @@ use dfs_testkit::process::{Content, until, within};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::process::Stdio;
+use std::process::{Child, ChildStderr, ChildStdout, Stdio};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -130,26 +130,78 @@ fn modes_follow_the_umask_unless_preserved() {
     assert_eq!(fs::metadata(&kept).unwrap().mtime_nsec(), local.mtime_nsec());
 }
 
-/// The first result comes from a small file while the large one is under way: then the command is interrupted.
+/// A command under way.
+struct Running {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    stderr: BufReader<ChildStderr>,
+}
+
+impl Running {
+    /// Starts it, and waits for the first result, which is of a small file: a large one is under way then.
+    fn start(cluster: &TestCluster, args: &[&str]) -> Self {
+        let mut command = cluster.dfs();
+        command
+            .args(args)
+            .arg("--json")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (line, stdout) = within("the first file", LIMIT, move || {
+            let mut line = String::new();
+            stdout.read_line(&mut line).unwrap();
+            (line, stdout)
+        });
+        assert!(line.contains("\"file\""), "{line}");
+        Running {
+            child,
+            stdout,
+            stderr,
+        }
+    }
+
+    /// The next line of standard error.
+    fn next_error_line(self) -> (Self, String) {
+        let Running {
+            child,
+            stdout,
+            mut stderr,
+        } = self;
+        let (line, stderr) = within("a line on standard error", LIMIT, move || {
+            let mut line = String::new();
+            stderr.read_line(&mut line).unwrap();
+            (line, stderr)
+        });
+        (
+            Running {
+                child,
+                stdout,
+                stderr,
+            },
+            line,
+        )
+    }
+
+    /// How it ended, and the rest of standard error.
+    fn end(mut self) -> (Option<i32>, String) {
+        let status = until("end of dfs", LIMIT, || self.child.try_wait().unwrap());
+        let mut text = String::new();
+        self.stderr.read_to_string(&mut text).unwrap();
+        (status.code(), text)
+    }
+}
+
+/// Interrupts the command while a large file is under way.
 fn interrupt_after_first(cluster: &TestCluster, args: &[&str]) {
-    let mut child = cluster
-        .dfs()
-        .args(args)
-        .arg("--json")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    let (line, stdout) = within("the first file", LIMIT, move || {
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
-        (line, stdout)
-    });
-    assert!(line.contains("\"file\""), "{line}");
-    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGINT).unwrap();
-    let status = until("end of dfs", LIMIT, || child.try_wait().unwrap());
-    drop(stdout);
-    assert_eq!(status.code(), Some(130));
+    let running = Running::start(cluster, args);
+    kill(
+        Pid::from_raw(running.child.id().try_into().unwrap()),
+        Signal::SIGINT,
+    )
+    .unwrap();
+    assert_eq!(running.end(), (Some(130), String::new()));
 }
 
 #[test]
@@ -174,4 +226,43 @@ fn interrupted_copy_leaves_no_half_file() {
         .map(|entry| entry.unwrap().file_name())
         .collect();
     assert_eq!(names, ["small"], "neither the large file nor a temporary name");
+}
+
+#[test]
+fn transfer_waits_for_a_coordinator_that_comes_back() {
+    let mut cluster = TestCluster::start();
+    let large = cluster.file("large", &Content::new(8, 200 << 20).bytes());
+    let small = cluster.file("small", b"small");
+    let running = Running::start(&cluster, &["upload", &large, &small, "/"]);
+    cluster.cluster.node("coordinator").kill();
+    let (running, line) = running.next_error_line();
+    assert!(line.contains("waiting for"), "{line}");
+    cluster.cluster.node("coordinator").start();
+    let (code, text) = running.end();
+    assert_eq!(code, Some(0), "{text}");
+    let back = cluster.path("back");
+    cluster.ok(&["download", "/large", &back]);
+    assert!(fs::read(&back).unwrap() == fs::read(&large).unwrap());
+    assert_eq!(cluster.names("/"), ["large", "small"]);
+}
+
+#[test]
+fn transfer_gives_up_on_a_coordinator_that_stays_away() {
+    let mut cluster = TestCluster::start();
+    let large = cluster.file("large", &Content::new(9, 200 << 20).bytes());
+    let small = cluster.file("small", b"small");
+    let running = Running::start(&cluster, &["upload", "--timeout", "2", &large, &small, "/"]);
+    cluster.cluster.node("coordinator").kill();
+    let (code, text) = running.end();
+    assert_eq!(code, Some(3), "{text}");
+    let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert!(
+        last["error"]["message"].as_str().unwrap().contains("/large"),
+        "{text}"
+    );
+    cluster.cluster.node("coordinator").start();
+    assert!(
+        !cluster.names("/").contains(&"large".to_owned()),
+        "nothing half copied has its name"
+    );
 }

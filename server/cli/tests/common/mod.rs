@@ -142,6 +142,11 @@ pub fn make_tree(dir: &str) {
     mode("empty", 0o1777);
     mode("read-only/inside", 0o400);
     mode("read-only", 0o555);
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::chown(dir.join("frame"), Some(1234), Some(2345)).unwrap();
+        std::os::unix::fs::lchown(dir.join("link"), Some(1234), Some(2345)).unwrap();
+        mode("frame", 0o4711);
+    }
     let time = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 123_456_789);
     for name in ["small", "empty", "deep"] {
         fs::File::open(dir.join(name))

@@ -36,7 +36,7 @@ async fn all(context: &Context, args: DownloadArgs, cluster: Cluster) -> FsResul
         context,
         copy: args.copy,
         paths: cluster.paths,
-        transfers: Transfers::new(context, args.copy.verbose, "downloaded"),
+        transfers: Transfers::new(context, args.copy.verbose, "download"),
         directories: Vec::new(),
     };
     let walked = download.sources(&args.sources, &args.destination).await;

@@ -39,7 +39,7 @@ async fn all(context: &Context, args: UploadArgs, cluster: Cluster) -> FsResult<
         context,
         copy: args.copy,
         paths: cluster.paths,
-        transfers: Transfers::new(context, args.copy.verbose, "uploaded"),
+        transfers: Transfers::new(context, args.copy.verbose, "upload"),
         directories: Vec::new(),
         missing: Vec::new(),
     };
