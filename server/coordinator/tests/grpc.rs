@@ -1,5 +1,7 @@
 //! A whole coordinator over gRPC: sessions, names, restarts, datanodes, status.
 
+#![allow(clippy::unwrap_used)] // the whole file is test code
+
 use bytes::Bytes;
 use dfs_common::cluster::NodeHealth;
 use dfs_common::op::{MutationBatch, NumberedOp, OpReply, OpResult, Operation};
