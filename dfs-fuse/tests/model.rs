@@ -59,9 +59,10 @@ fn agree(profile: Profile, length: usize) {
     let local = matches!(place, Place::Local { .. });
     let rules = Rules {
         access_time_on_read: local,
+        writes_keep_plain_set_group_id: !local,
         ..Rules::of_this_kernel()
     };
-    let tolerance = Tolerance { late_ctime: !local };
+    let tolerance = Tolerance { saves_later: !local };
     let seeds: Vec<u64> = SEEDS.collect();
     let mut number = 0;
     Trial {
@@ -95,13 +96,15 @@ fn content_is_the_same_after_a_remount() {
     let mut number = 0;
     let mut kept = Vec::new();
     for seed in chosen_seeds(&[1, 2, 3]) {
+        let local = matches!(place, Place::Local { .. });
         let rules = Rules {
-            access_time_on_read: matches!(place, Place::Local { .. }),
+            access_time_on_read: local,
+            writes_keep_plain_set_group_id: !local,
             ..Rules::of_this_kernel()
         };
         let steps = sequence(seed, 300, &Profile::files(), rules);
         let mut fresh = Fresh::new(place.dir(), &mut number);
-        let tolerance = Tolerance { late_ctime: true };
+        let tolerance = Tolerance { saves_later: true };
         if let Err(mismatch) = compare(rules, &mut fresh, &steps, tolerance) {
             panic!("DFS_SEED={seed}: after call {}: {}", mismatch.at, mismatch.what);
         }

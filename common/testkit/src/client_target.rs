@@ -410,7 +410,7 @@ impl ClientTarget {
             Some(attr) => match attr.kind {
                 FileKind::Directory => return fail(ErrorKind::IsDirectory),
                 FileKind::Symlink => return fail(ErrorKind::Loop),
-                _ => how.create && slot % 2 == 0,
+                _ => how.create && slot.is_multiple_of(2),
             },
         };
         let (handle, ino) = match found {
