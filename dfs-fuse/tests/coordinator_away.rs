@@ -43,71 +43,33 @@ fn operations_wait_and_continue_when_the_coordinator_returns() {
     cluster.node("coordinator").kill();
 
     let at = |name: &str| dir.join(name);
-    let operations: [(&str, Operation); 8] = [
-        (
-            "mkdir",
-            Box::new({
-                let path = at("made");
-                move || fs::create_dir(path)
-            }),
-        ),
-        (
-            "create",
-            Box::new({
-                let path = at("new");
-                move || File::create_new(path)?.write_all(b"new")
-            }),
-        ),
-        (
-            "rename",
-            Box::new({
-                let (from, to) = (at("old"), at("renamed"));
-                move || fs::rename(from, to)
-            }),
-        ),
-        (
-            "unlink",
-            Box::new({
-                let path = at("unlinked");
-                move || fs::remove_file(path)
-            }),
-        ),
-        (
-            "stat",
-            Box::new({
-                let path = at("unseen");
-                move || match fs::metadata(path) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                    other => Err(io::Error::other(format!("{other:?}"))),
-                }
-            }),
-        ),
-        (
-            "list",
-            Box::new({
-                let path = dir.clone();
-                move || fs::read_dir(path)?.try_for_each(|entry| entry.map(drop))
-            }),
-        ),
-        (
-            "symlink",
-            Box::new({
-                let path = at("link");
-                move || std::os::unix::fs::symlink("target", path)
-            }),
-        ),
-        (
-            "fsync",
-            Box::new(move || {
-                content.write_to(&mut open, 10_000)?;
-                open.sync_all()
-            }),
-        ),
-    ];
-    let mut pending: Vec<(&str, Pending<io::Result<()>>)> = operations
-        .into_iter()
-        .map(|(name, operation)| (name, start(name, operation)))
-        .collect();
+    let mut pending: Vec<(&str, Pending<io::Result<()>>)> = Vec::new();
+    let mut add = |name: &'static str, operation: Operation| pending.push((name, start(name, operation)));
+    let (made, new, link, unlinked) = (at("made"), at("new"), at("link"), at("unlinked"));
+    let (old, renamed, unseen) = (at("old"), at("renamed"), at("unseen"));
+    add("mkdir", Box::new(|| fs::create_dir(made)));
+    add("create", Box::new(|| File::create_new(new)?.write_all(b"new")));
+    add("rename", Box::new(|| fs::rename(old, renamed)));
+    add("unlink", Box::new(|| fs::remove_file(unlinked)));
+    add("symlink", Box::new(|| std::os::unix::fs::symlink("target", link)));
+    add(
+        "stat",
+        Box::new(|| {
+            let error = fs::metadata(unseen).expect_err("there is no such name");
+            if error.kind() == io::ErrorKind::NotFound {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        }),
+    );
+    add(
+        "fsync",
+        Box::new(move || {
+            content.write_to(&mut open, 10_000)?;
+            open.sync_all()
+        }),
+    );
     wait_for_words(&mount, &address);
     for (name, pending) in &mut pending {
         assert!(!pending.is_done(), "{name} ended while the coordinator was away");

@@ -150,32 +150,33 @@ fn writes_below_the_floor_wait_and_resume_by_themselves() {
     let mut cluster = ProcessCluster::start(ClusterOptions::default());
     let mut mount = cluster.mount(MountOptions::default());
     let content = Content::new(31, 9 << 20);
-    let path = mount.path().join("file");
+    let (source, path) = (cluster.base().path().join("source"), mount.path().join("file"));
+    std::fs::write(&source, content.bytes()).unwrap();
     cluster.node("datanode-1").kill();
     cluster.node("datanode-2").kill();
-    let mut writing = {
-        let path = path.clone();
-        start("writer", move || {
-            let mut file = File::create(path)?;
-            content.write_to(&mut file, PIECE)?;
-            file.sync_all()
-        })
-    };
+    let mut writer = Command::new("dd")
+        .args(["bs=1M", "conv=fsync", "status=none"])
+        .arg(format!("if={}", source.display()))
+        .arg(format!("of={}", path.display()))
+        .spawn()
+        .unwrap();
+    let mut ended = || writer.try_wait().unwrap();
     until("the mount says that it waits", LIMIT, || {
-        assert!(
-            !writing.is_done(),
+        assert_eq!(
+            ended(),
+            None,
             "a write was acknowledged with one replica of three, or failed"
         );
-        mount.log().contains("wait").then_some(())
+        mount.log().contains("waiting").then_some(())
     });
-    assert!(
-        !writing.is_done(),
+    assert_eq!(
+        ended(),
+        None,
         "a write was acknowledged with one replica of three, or failed"
     );
     cluster.node("datanode-2").start();
-    writing
-        .wait(LIMIT)
-        .expect("the write succeeds once the floor is up again");
+    let status = until("end of the write once the floor is up again", LIMIT, ended);
+    assert!(status.success(), "{status}");
     mount.remount();
     assert!(content.is(&std::fs::read(&path).unwrap()));
 }

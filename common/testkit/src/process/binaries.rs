@@ -69,13 +69,24 @@ impl Binaries {
     /// without the settings of whoever runs the tests.
     pub fn command(&self, program: Program) -> Command {
         let mut command = Command::new(self.path(program));
+        self.set_environment(&mut command);
+        command
+    }
+
+    /// The environment of every program of the product.
+    pub(super) fn set_environment(&self, command: &mut Command) {
         if std::env::var_os("DFS_LOG").is_none() {
             command.env("DFS_LOG", "info");
         }
         command
             .env_remove("DFS_COORDINATOR")
             .env("XDG_CONFIG_HOME", "/nonexistent");
-        command
+    }
+
+    /// None at all, for tests of what surrounds them.
+    #[cfg(test)]
+    pub(super) fn anywhere() -> Self {
+        Binaries(PathBuf::from("/nonexistent"))
     }
 }
 

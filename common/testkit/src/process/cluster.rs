@@ -7,6 +7,7 @@ use super::base::Base;
 use super::binaries::{Binaries, Program};
 use super::command::{attempt, run, tail};
 use super::deadline::until;
+use super::launcher::Launcher;
 use super::mount::{Mount, MountOptions};
 use super::node::Node;
 use nix::mount::{MsFlags, mount};
@@ -71,6 +72,7 @@ pub struct ProcessCluster {
     // Before the base: processes end before their directories go.
     nodes: Vec<Node>,
     binaries: Binaries,
+    launcher: Arc<Launcher>,
     base: Arc<Base>,
 }
 
@@ -82,9 +84,11 @@ impl ProcessCluster {
     pub fn start(options: ClusterOptions) -> Self {
         let binaries = Binaries::find();
         let base = Arc::new(Base::new());
+        let launcher = Arc::new(Launcher::new(&binaries, base.subdir("processes")));
         let mut cluster = ProcessCluster {
             nodes: Vec::new(),
             binaries,
+            launcher,
             base,
         };
         let args = [vec!["coordinator".to_owned()], options.coordinator_args].concat();
@@ -101,7 +105,7 @@ impl ProcessCluster {
 
     fn add(&mut self, name: &str, role: Vec<String>, disk_bytes: Option<u64>) {
         let dir = self.base.subdir(name);
-        let mut node = Node::new(&self.binaries, name, dir, role);
+        let mut node = Node::new(&self.binaries, &self.launcher, name, dir, role);
         if let Some(bytes) = disk_bytes {
             std::fs::create_dir_all(node.data()).expect("the node's directory is writable");
             mount_memory(node.data(), bytes);
@@ -215,7 +219,13 @@ impl ProcessCluster {
     /// # Panics
     /// When the mount does not become usable.
     pub fn mount(&self, options: MountOptions) -> Mount {
-        Mount::start(&self.binaries, &self.base, self.coordinator(), options)
+        Mount::start(
+            &self.binaries,
+            &self.launcher,
+            &self.base,
+            self.coordinator(),
+            options,
+        )
     }
 }
 

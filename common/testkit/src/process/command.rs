@@ -77,7 +77,7 @@ pub fn attempt(command: &mut Command, limit: Duration) -> Finished {
 }
 
 /// Waits for the end of `child`; `None` and kills it when `limit` has passed.
-pub(super) fn ends_within(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+fn ends_within(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     let end = Instant::now() + limit;
     until(
         "end of a child",

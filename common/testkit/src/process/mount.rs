@@ -5,15 +5,16 @@
 
 use super::base::{Base, detach, mounts_below};
 use super::binaries::{Binaries, Program};
-use super::command::{ends_within, tail};
+use super::command::tail;
 use super::deadline::{start, until};
+use super::launcher::{Launcher, Process};
 use nix::mount::{MntFlags, umount2};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use std::fs::{self, File};
+use nix::sys::signal::Signal;
+use std::ffi::OsStr;
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -41,8 +42,9 @@ pub struct Mount {
     log: PathBuf,
     coordinator: String,
     options: MountOptions,
-    binaries: Binaries,
-    child: Option<Child>,
+    program: PathBuf,
+    process: Option<Process>,
+    launcher: Arc<Launcher>,
     // Last: the directory goes after the mount.
     _base: Arc<Base>,
 }
@@ -50,6 +52,7 @@ pub struct Mount {
 impl Mount {
     pub(super) fn start(
         binaries: &Binaries,
+        launcher: &Arc<Launcher>,
         base: &Arc<Base>,
         coordinator: &str,
         options: MountOptions,
@@ -61,8 +64,9 @@ impl Mount {
             log: base.path().join(format!("{name}.log")),
             coordinator: coordinator.to_owned(),
             options,
-            binaries: binaries.clone(),
-            child: None,
+            program: binaries.path(Program::Mount),
+            process: None,
+            launcher: launcher.clone(),
             _base: base.clone(),
         };
         mount.mount();
@@ -79,7 +83,7 @@ impl Mount {
     /// # Panics
     /// When it does not run.
     pub fn pid(&self) -> u32 {
-        self.child.as_ref().expect("the daemon runs").id()
+        self.running().pid()
     }
 
     /// Everything the daemon logged, over all its starts.
@@ -89,26 +93,18 @@ impl Mount {
 
     /// Starts the daemon and waits until the root directory answers.
     fn mount(&mut self) {
-        assert!(self.child.is_none(), "the daemon runs already");
-        let log = File::options().create(true).append(true).open(&self.log);
-        let child = self
-            .binaries
-            .command(Program::Mount)
-            .args(["--coordinator", &self.coordinator, "--foreground"])
-            .args(&self.options.args)
-            .arg(&self.path)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log.expect("the test's directory is writable"))
-            .spawn()
-            .unwrap_or_else(|error| panic!("dfs-mount cannot be started: {error}"));
-        self.child = Some(child);
+        assert!(self.process.is_none(), "the daemon runs already");
+        let mut words = vec![self.program.as_os_str(), OsStr::new("--coordinator")];
+        words.extend([OsStr::new(&self.coordinator), OsStr::new("--foreground")]);
+        words.extend(self.options.args.iter().map(OsStr::new));
+        words.push(self.path.as_os_str());
+        let process = self.launcher.start(&words, Path::new("/dev/null"), &self.log);
+        self.process = Some(process);
         let outside = fs::metadata(self.path.parent().expect("a mount point is in a directory"));
         let outside = outside.expect("the test's directory is there").dev();
         let mut stat = None;
         until(&format!("usable mount: {}", self.path.display()), USABLE, || {
-            let child = self.child.as_mut().expect("the daemon was started");
-            if let Ok(Some(status)) = child.try_wait() {
+            if let Some(status) = self.running().status() {
                 panic!("dfs-mount ended with {status}: {}", tail(&self.log(), LOG_SHOWN));
             }
             // A stat may hang until the daemon answers: it gets a thread of its own.
@@ -141,10 +137,8 @@ impl Mount {
 
     /// The rest of [`Mount::start_killing`].
     pub fn wait_killed(&mut self) {
-        let ended = self
-            .child
-            .take()
-            .is_none_or(|mut child| ends_within(&mut child, KILL).is_some());
+        let killed = self.process.take();
+        let ended = killed.is_none_or(|process| process.ends_within(KILL).is_some());
         assert!(ended, "dfs-mount did not end after SIGKILL");
     }
 
@@ -192,7 +186,7 @@ impl Mount {
     /// # Panics
     /// When one of these fails.
     pub fn remount(&mut self) {
-        if self.child.is_some() {
+        if self.process.is_some() {
             let status = self.unmount();
             assert!(
                 status.success(),
@@ -212,8 +206,8 @@ impl Mount {
     /// # Panics
     /// When it does not end in time, or leaves the mount point.
     pub fn wait_end(&mut self) -> ExitStatus {
-        let mut child = self.child.take().expect("the daemon runs");
-        let status = ends_within(&mut child, END);
+        let process = self.process.take().expect("the daemon runs");
+        let status = process.ends_within(END);
         let status =
             status.unwrap_or_else(|| panic!("dfs-mount did not end: {}", tail(&self.log(), LOG_SHOWN)));
         assert!(
@@ -224,8 +218,12 @@ impl Mount {
         status
     }
 
+    fn running(&self) -> &Process {
+        self.process.as_ref().expect("the daemon runs")
+    }
+
     fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.pid() as i32), signal).expect("a child that was not waited for has its pid");
+        self.running().signal(signal);
     }
 }
 
@@ -235,9 +233,9 @@ impl Drop for Mount {
             eprintln!("---- log of dfs-mount:\n{}", tail(&self.log(), LOG_SHOWN));
         }
         // The daemon first: its death ends every call that waits for it.
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = ends_within(&mut child, KILL);
+        if let Some(process) = self.process.take() {
+            process.signal(Signal::SIGKILL);
+            let _ = process.ends_within(KILL);
         }
         if self.is_mounted() {
             self.detach();

@@ -4,14 +4,16 @@
 //! said that it is ready.
 
 use super::binaries::{Binaries, Program};
-use super::command::{ends_within, tail};
+use super::command::tail;
 use super::deadline::until;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use std::fs::{self, File};
+use super::launcher::{Launcher, Process};
+use nix::sys::signal::Signal;
+use std::ffi::OsStr;
+use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// From start to the ready line.
@@ -31,25 +33,33 @@ pub struct Node {
     name: String,
     /// Arguments before `--data`.
     role: Vec<String>,
-    binaries: Binaries,
+    program: PathBuf,
+    launcher: Arc<Launcher>,
     dir: PathBuf,
     data: PathBuf,
     address: Option<String>,
-    child: Option<Child>,
+    process: Option<Process>,
 }
 
 impl Node {
     /// A node that has not been started; `dir` holds its log and its data.
-    pub(super) fn new(binaries: &Binaries, name: &str, dir: PathBuf, role: Vec<String>) -> Self {
+    pub(super) fn new(
+        binaries: &Binaries,
+        launcher: &Arc<Launcher>,
+        name: &str,
+        dir: PathBuf,
+        role: Vec<String>,
+    ) -> Self {
         let data = dir.join("data");
         Node {
             name: name.to_owned(),
             role,
-            binaries: binaries.clone(),
+            program: binaries.path(Program::Server),
+            launcher: launcher.clone(),
             dir,
             data,
             address: None,
-            child: None,
+            process: None,
         }
     }
 
@@ -73,7 +83,7 @@ impl Node {
 
     /// The id of its process while it runs.
     pub fn pid(&self) -> Option<u32> {
-        self.child.as_ref().map(Child::id)
+        self.process.as_ref().map(Process::pid)
     }
 
     /// Everything it logged, over all its starts.
@@ -86,16 +96,16 @@ impl Node {
     /// # Panics
     /// When it runs already, ends instead or is not ready in time, with the end of its log.
     pub fn start(&mut self) {
-        assert!(self.child.is_none(), "{} runs already", self.name);
+        assert!(self.process.is_none(), "{} runs already", self.name);
         for _ in 0..PORT_ATTEMPTS {
             let listen = self.address.clone().unwrap_or_else(free_address);
             let before = self.log().len();
-            let mut child = self.spawn(&listen);
-            match self.ready(&mut child) {
+            let process = self.launch(&listen);
+            match self.ready(&process) {
                 Some(address) => {
                     assert_eq!(address, listen, "{} listens where it was told to", self.name);
                     self.address = Some(address);
-                    self.child = Some(child);
+                    self.process = Some(process);
                     return;
                 }
                 None => {
@@ -124,12 +134,9 @@ impl Node {
     /// When it does not end in time.
     pub fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
-        let mut child = self
-            .child
-            .take()
-            .unwrap_or_else(|| panic!("{} does not run", self.name));
-        ends_within(&mut child, STOP)
-            .unwrap_or_else(|| panic!("{} did not stop: {}", self.name, tail(&self.log(), 4000)))
+        let status = self.running().ends_within(STOP);
+        self.process = None;
+        status.unwrap_or_else(|| panic!("{} did not stop: {}", self.name, tail(&self.log(), 4000)))
     }
 
     /// Suspends it, as a machine that hangs; SIGCONT lets it go on.
@@ -142,39 +149,36 @@ impl Node {
         self.signal(Signal::SIGCONT);
     }
 
+    fn running(&self) -> &Process {
+        self.process
+            .as_ref()
+            .unwrap_or_else(|| panic!("{} does not run", self.name))
+    }
+
     pub(super) fn signal(&self, signal: Signal) {
-        let pid = self.pid().unwrap_or_else(|| panic!("{} does not run", self.name));
-        kill(Pid::from_raw(pid as i32), signal).expect("a child that was not waited for has its pid");
+        self.running().signal(signal);
     }
 
     pub(super) fn wait_killed(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let ended = ends_within(&mut child, KILL).is_some();
+        if let Some(process) = self.process.take() {
+            let ended = process.ends_within(KILL).is_some();
             assert!(ended, "{} did not end after SIGKILL", self.name);
         }
     }
 
-    fn spawn(&self, listen: &str) -> Child {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.dir.join("log"));
-        let ready = File::create(self.dir.join("ready"));
-        self.binaries
-            .command(Program::Server)
-            .args(&self.role)
-            .arg("--data")
-            .arg(&self.data)
-            .args(["--listen", listen])
-            .stdin(Stdio::null())
-            .stdout(ready.expect("the node's directory is writable"))
-            .stderr(log.expect("the node's directory is writable"))
-            .spawn()
-            .unwrap_or_else(|error| panic!("{} cannot be started: {error}", self.name))
+    fn launch(&self, listen: &str) -> Process {
+        let ready = self.dir.join("ready");
+        // What an earlier start said does not count.
+        let _ = fs::remove_file(&ready);
+        let mut words = vec![self.program.as_os_str()];
+        words.extend(self.role.iter().map(OsStr::new));
+        words.extend([OsStr::new("--data"), self.data.as_os_str()]);
+        words.extend([OsStr::new("--listen"), OsStr::new(listen)]);
+        self.launcher.start(&words, &ready, &self.dir.join("log"))
     }
 
     /// The address of its ready line; `None` when it ended instead.
-    fn ready(&self, child: &mut Child) -> Option<String> {
+    fn ready(&self, process: &Process) -> Option<String> {
         let what = format!("ready line of {}", self.name);
         until(&what, READY, || {
             let text = fs::read_to_string(self.dir.join("ready")).unwrap_or_default();
@@ -184,16 +188,16 @@ impl Node {
                     address.unwrap_or_else(|| panic!("{what}: {line:?}")).to_owned(),
                 ));
             }
-            matches!(child.try_wait(), Ok(Some(_))).then_some(None)
+            process.status().map(|_| None)
         })
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
+        if let Some(process) = self.process.take() {
+            process.signal(Signal::SIGKILL);
+            let _ = process.ends_within(KILL);
         }
     }
 }
