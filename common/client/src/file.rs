@@ -216,6 +216,11 @@ impl File {
         state.map.load(0, opened.extents);
     }
 
+    /// The session that its opens were counted in is gone.
+    pub(crate) fn forget_releases(&self) {
+        self.state.lock().releases = 0;
+    }
+
     /// Drops everything unsaved; true if there was something. `error` is reported by the open files.
     pub(crate) fn give_up(&self, budget: &DirtyBudget, error: Option<FsError>) -> bool {
         let mut state = self.state.lock();

@@ -2,7 +2,8 @@
 //!
 //! A mutation that finds a free lane is sent at once, alone. While all lanes are busy further ones queue, and the first of
 //! them sends all of them when a lane becomes free. No task is spawned: a caller sends its own batch and hands the lane on.
-//! A sender that goes away loses nothing: those that waited for it find their channel closed and queue again.
+//! A sender that goes away loses nothing: those that waited for it find their channel closed and queue again. A batch that
+//! takes long (it may wait for another client to give up a lease) holds nobody up: its lane no longer counts.
 
 use dfs_common::extent::ExtentData;
 use dfs_common::limits::BATCH_OPS_MAX;
@@ -11,10 +12,13 @@ use dfs_common::{ErrorKind, FsError, FsResult, Ino};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// Batches in flight. Two keep the coordinator busy: one is being made durable while it gathers the other.
 const LANES: usize = 2;
+/// A batch in flight for longer than this is slow.
+const SLOW: Duration = Duration::from_millis(10);
 /// Estimated bytes of one batch, well below the largest message.
 const BATCH_BYTES_MAX: usize = 1 << 20;
 
@@ -34,8 +38,51 @@ enum Turn {
 
 #[derive(Default)]
 struct Inner {
-    busy: usize,
+    /// Batches in flight: a number of their own, and since when.
+    busy: Vec<(u64, Instant)>,
+    next: u64,
     queue: VecDeque<Waiting>,
+}
+
+impl Inner {
+    /// Takes a lane if one is free.
+    fn take_lane(&mut self, lanes: &Arc<Lanes>) -> Option<Lane> {
+        let now = Instant::now();
+        if self.busy.len() >= LANES {
+            let quick = self.busy.iter().filter(|(_, since)| now - *since < SLOW);
+            if quick.count() >= LANES {
+                return None;
+            }
+        }
+        self.next += 1;
+        self.busy.push((self.next, now));
+        Some(Lane {
+            lanes: Some(lanes.clone()),
+            id: self.next,
+        })
+    }
+
+    fn give_back(&mut self, id: u64) {
+        self.busy.retain(|(busy, _)| *busy != id);
+    }
+
+    /// The longest waiting operations that fit in a batch.
+    fn take_batch(&mut self) -> Option<(Waiting, Vec<Waiting>)> {
+        let first = self.queue.pop_front()?;
+        let mut bytes = estimate(&first.op);
+        let mut rest = Vec::new();
+        while rest.len() + 1 < BATCH_OPS_MAX
+            && let Some(next) = self.queue.front()
+            && next.generation == first.generation
+        {
+            bytes += estimate(&next.op);
+            if bytes > BATCH_BYTES_MAX {
+                break;
+            }
+            rest.extend(self.queue.pop_front());
+        }
+        Some((first, rest))
+    }
 }
 
 /// The lanes of a client.
@@ -45,40 +92,38 @@ pub(crate) struct Lanes {
 }
 
 /// The right to have one batch in flight; handed on when dropped.
-struct Lane(Option<Arc<Lanes>>);
+struct Lane {
+    lanes: Option<Arc<Lanes>>,
+    id: u64,
+}
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        let Some(lanes) = self.0.take() else {
+        let Some(lanes) = self.lanes.take() else {
             return;
         };
+        lanes.inner.lock().give_back(self.id);
         loop {
             let mut inner = lanes.inner.lock();
-            let Some(first) = inner.queue.pop_front() else {
-                inner.busy -= 1;
+            if inner.queue.is_empty() {
+                return;
+            }
+            let Some(lane) = inner.take_lane(&lanes) else {
                 return;
             };
-            let mut bytes = estimate(&first.op);
-            let mut rest = Vec::new();
-            while rest.len() + 1 < BATCH_OPS_MAX
-                && let Some(next) = inner.queue.front()
-                && next.generation == first.generation
-            {
-                bytes += estimate(&next.op);
-                if bytes > BATCH_BYTES_MAX {
-                    break;
-                }
-                rest.extend(inner.queue.pop_front());
-            }
+            let batch = inner.take_batch();
             drop(inner);
-            let lane = Lane(Some(lanes.clone()));
+            let Some((first, rest)) = batch else {
+                return;
+            };
             let Err(refused) = first.turn.send(Turn::Lead(rest, lane)) else {
                 return;
             };
             // The first went away: the rest queue again in front, and the next leads.
             if let Turn::Lead(rest, mut lane) = refused {
-                lane.0 = None;
+                lane.lanes = None;
                 let mut inner = lanes.inner.lock();
+                inner.give_back(lane.id);
                 for waiting in rest.into_iter().rev() {
                     inner.queue.push_front(waiting);
                 }
@@ -105,6 +150,13 @@ fn estimate(op: &NumberedOp) -> usize {
 }
 
 impl Lanes {
+    /// Lets those who wait go on if every lane is slow.
+    fn pass_slow_lanes(self: &Arc<Self>) {
+        let lane = self.inner.lock().take_lane(self);
+        // It is handed on to the longest waiting.
+        drop(lane);
+    }
+
     /// Sends `op`, alone or with others, by `send`, which answers one result per operation.
     ///
     /// # Errors
@@ -120,29 +172,31 @@ impl Lanes {
         F: Future<Output = FsResult<Vec<Answered>>>,
     {
         let (others, _lane) = loop {
-            let queued = {
+            let mut answer = {
                 let mut inner = self.inner.lock();
-                if inner.busy < LANES {
-                    inner.busy += 1;
-                    None
-                } else {
-                    let (turn, answer) = oneshot::channel();
-                    inner.queue.push_back(Waiting {
-                        op: op.clone(),
-                        generation,
-                        turn,
-                    });
-                    Some(answer)
+                if let Some(lane) = inner.take_lane(self) {
+                    break (Vec::new(), lane);
+                }
+                let (turn, answer) = oneshot::channel();
+                inner.queue.push_back(Waiting {
+                    op: op.clone(),
+                    generation,
+                    turn,
+                });
+                answer
+            };
+            let turn = loop {
+                match tokio::time::timeout(SLOW, &mut answer).await {
+                    Ok(turn) => break turn,
+                    // All lanes may have become slow meanwhile: then whoever waits longest goes on.
+                    Err(_) => self.pass_slow_lanes(),
                 }
             };
-            match queued {
-                None => break (Vec::new(), Lane(Some(self.clone()))),
-                Some(answer) => match answer.await {
-                    Ok(Turn::Answered(result)) => return result,
-                    Ok(Turn::Lead(others, lane)) => break (others, lane),
-                    // Whoever was to send it went away.
-                    Err(_) => continue,
-                },
+            match turn {
+                Ok(Turn::Answered(result)) => return result,
+                Ok(Turn::Lead(others, lane)) => break (others, lane),
+                // Whoever was to send it went away.
+                Err(_) => continue,
             }
         };
         if others.is_empty() {
@@ -251,7 +305,7 @@ mod tests {
         let lanes = Arc::new(Lanes::default());
         let open = Arc::new(Notify::new());
         let blockers = block(&lanes, &open);
-        until(|| lanes.inner.lock().busy == LANES).await;
+        until(|| lanes.inner.lock().busy.len() == LANES).await;
         let batches = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = Vec::new();
         for number in [12, 11, 10] {
@@ -283,7 +337,7 @@ mod tests {
         for blocker in blockers {
             blocker.await.unwrap();
         }
-        assert_eq!(lanes.inner.lock().busy, 0);
+        assert!(lanes.inner.lock().busy.is_empty());
     }
 
     #[tokio::test]
@@ -291,7 +345,7 @@ mod tests {
         let lanes = Arc::new(Lanes::default());
         let open = Arc::new(Notify::new());
         let blockers = block(&lanes, &open);
-        until(|| lanes.inner.lock().busy == LANES).await;
+        until(|| lanes.inner.lock().busy.len() == LANES).await;
         // The first of the queue would lead, and is gone before or after it is told to.
         let gone = tokio::spawn({
             let lanes = lanes.clone();
@@ -310,6 +364,24 @@ mod tests {
         for blocker in blockers {
             blocker.await.unwrap();
         }
-        assert_eq!(lanes.inner.lock().busy, 0);
+        assert!(lanes.inner.lock().busy.is_empty());
+    }
+
+    #[tokio::test]
+    async fn slow_batches_hold_nobody_up() {
+        let lanes = Arc::new(Lanes::default());
+        let open = Arc::new(Notify::new());
+        let blockers = block(&lanes, &open);
+        until(|| lanes.inner.lock().busy.len() == LANES).await;
+        for number in 30..33 {
+            let send = |ops: Vec<NumberedOp>| async move { answer(&ops) };
+            lanes.send(op(number), 0, send).await.unwrap().0.unwrap();
+        }
+        assert!(blockers.iter().all(|blocker| !blocker.is_finished()));
+        open.notify_waiters();
+        for blocker in blockers {
+            blocker.await.unwrap();
+        }
+        assert!(lanes.inner.lock().busy.is_empty());
     }
 }

@@ -144,7 +144,7 @@ impl Inner {
         let mut attempts = self.attempts(what);
         let mut lost = 0;
         loop {
-            let ticket = self.session.numbers.take();
+            let ticket = self.session.numbers.take().await;
             match self.mutate_numbered(&mut attempts, &ticket, caller, &op).await {
                 // Without effect and without a stored reply: the next attempt has a number of its own, so that this one
                 // does not hold up the acknowledgement of others.

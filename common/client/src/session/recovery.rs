@@ -96,15 +96,18 @@ impl Inner {
         self.give_up_unsaved();
         self.releases.clear();
         self.grants.clear();
-        self.session.numbers.restart(new.generation);
-        *self.session.live.write() = new;
+        // Before anybody else calls in the new session, where nothing is open yet.
         self.open_again(new.identity).await;
+        let mut now = self.session.live.write();
+        self.session.numbers.restart(new.generation);
+        *now = new;
         Ok(())
     }
 
     /// Unsaved data of the ended session is lost: every open file that had some reports it.
     fn give_up_unsaved(&self) {
         for file in self.table.files() {
+            file.forget_releases();
             let error = FsError::new(
                 ErrorKind::Io,
                 "the session ended before the data was saved: unsaved writes are lost",

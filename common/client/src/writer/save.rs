@@ -227,7 +227,7 @@ impl Inner {
         loop {
             let ticket = match upload.commit.take() {
                 Some(ticket) => ticket,
-                None => self.session.numbers.take(),
+                None => self.session.numbers.take().await,
             };
             let ticket = upload.commit.insert(ticket);
             let outcome = self
