@@ -157,14 +157,18 @@ impl MapEdit {
         }
     }
 
+    /// Takes extents away that were just read from the map.
+    pub fn take(&mut self, txn: &mut Txn<'_>, extents: &[Extent]) {
+        for extent in extents {
+            self.remove(txn, extent);
+        }
+    }
+
     /// Takes up to `limit` extents away, from the start; true if none is left.
     pub fn take_away(&mut self, txn: &mut Txn<'_>, limit: usize) -> FsResult<bool> {
         let page = scan_behind(txn, self.map, 0, limit)?;
-        let all = page.len() < limit;
-        for extent in page {
-            self.remove(txn, &extent);
-        }
-        Ok(all)
+        self.take(txn, &page);
+        Ok(page.len() < limit)
     }
 
     /// Writes references and totals of a map that belongs to no inode.

@@ -24,11 +24,12 @@ pub fn drop_content(txn: &mut Txn<'_>, now: Timestamp, inode: &mut Inode) -> FsR
     }
     let mut counters = counters::get(txn)?;
     let map = inode.map();
-    if scan_behind(txn, map, 0, EXTENTS_AT_ONCE_MAX + 1)?.len() > EXTENTS_AT_ONCE_MAX {
+    let extents = scan_behind(txn, map, 0, EXTENTS_AT_ONCE_MAX + 1)?;
+    if extents.len() > EXTENTS_AT_ONCE_MAX {
         abandon(txn, inode, &mut counters)?;
     } else {
         let mut edit = MapEdit::new(map);
-        edit.take_away(txn, EXTENTS_AT_ONCE_MAX + 1)?;
+        edit.take(txn, &extents);
         edit.finish_of(txn, inode, now, &mut counters)?;
     }
     counters::put(txn, &counters);
