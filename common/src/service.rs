@@ -63,8 +63,9 @@ pub struct Found {
 pub struct Mutated {
     /// One result per operation, in order.
     pub results: Vec<OpResult>,
-    /// Inodes among those that the batch concerned on which the session now has a lease.
-    pub leased: Vec<Ino>,
+    /// Inodes among those that the batch concerned on which the session now has a lease, as they are after it; the
+    /// directories of created and removed names are among them.
+    pub leased: Vec<Attr>,
 }
 
 /// Reply to an open: fresh attributes and the first page of the map.

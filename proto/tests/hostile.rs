@@ -435,7 +435,7 @@ fn batches_without_order_or_bounds() {
     let reply = |results, leased| v1::MutateReply { results, leased };
     let unknown = vec![v1::OpResult { result: None }];
     refused(mutated_from_wire(reply(unknown, vec![])), "unknown here");
-    let leased = vec![1; 4 * BATCH_OPS_MAX + 1];
+    let leased = vec![v1::Attr::default(); 4 * BATCH_OPS_MAX + 1];
     refused(mutated_from_wire(reply(vec![], leased)), "leases");
 }
 

@@ -184,7 +184,13 @@ fn results(batch: &MutationBatch) -> Mutated {
     });
     Mutated {
         results: results.collect(),
-        leased: vec![Ino(4), Ino(1)],
+        leased: vec![
+            attr(),
+            Attr {
+                ino: Ino(1),
+                ..attr()
+            },
+        ],
     }
 }
 

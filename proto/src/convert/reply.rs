@@ -2,8 +2,9 @@
 
 use super::inode::required_attr;
 use super::{
-    at_most, attr_to_wire, chunk_capability_from_wire, chunk_capability_to_wire, created_from_wire,
-    created_to_wire, entry_from_wire, entry_to_wire, error_from_wire, error_to_wire, invalid, required,
+    at_most, attr_from_wire, attr_to_wire, chunk_capability_from_wire, chunk_capability_to_wire,
+    created_from_wire, created_to_wire, entry_from_wire, entry_to_wire, error_from_wire, error_to_wire,
+    invalid, required,
 };
 use crate::v1;
 use crate::v1::op_result::Result as Wire;
@@ -99,7 +100,7 @@ pub fn op_result_from_wire(result: v1::OpResult) -> FsResult<OpResult> {
 pub fn mutated_to_wire(mutated: &Mutated) -> v1::MutateReply {
     v1::MutateReply {
         results: mutated.results.iter().map(op_result_to_wire).collect(),
-        leased: mutated.leased.iter().map(|ino| ino.0).collect(),
+        leased: mutated.leased.iter().map(attr_to_wire).collect(),
     }
 }
 
@@ -111,10 +112,18 @@ pub fn mutated_to_wire(mutated: &Mutated) -> v1::MutateReply {
 pub fn mutated_from_wire(reply: v1::MutateReply) -> FsResult<Mutated> {
     at_most(reply.results.len(), BATCH_OPS_MAX, "results")?;
     at_most(reply.leased.len(), BATCH_OPS_MAX * OP_INODES_MAX, "leases")?;
-    let results = reply.results.into_iter().map(op_result_from_wire).collect::<FsResult<_>>()?;
+    let results = reply
+        .results
+        .into_iter()
+        .map(op_result_from_wire)
+        .collect::<FsResult<_>>()?;
     Ok(Mutated {
         results,
-        leased: reply.leased.into_iter().map(Ino).collect(),
+        leased: reply
+            .leased
+            .into_iter()
+            .map(attr_from_wire)
+            .collect::<FsResult<_>>()?,
     })
 }
 

@@ -109,7 +109,9 @@ impl<T: MetadataTransport> MetadataService for MetadataStub<T> {
             parent: parent.0,
             name: name.bytes().clone(),
         };
-        found_from_wire(self.transport.call::<_, v1::Found>(Method::Lookup, request)
+        found_from_wire(
+            self.transport
+                .call::<_, v1::Found>(Method::Lookup, request)
                 .await?,
         )
     }
@@ -119,7 +121,9 @@ impl<T: MetadataTransport> MetadataService for MetadataStub<T> {
             identity: some_identity(&identity),
             ino: ino.0,
         };
-        found_from_wire(self.transport.call::<_, v1::Found>(Method::Getattr, request)
+        found_from_wire(
+            self.transport
+                .call::<_, v1::Found>(Method::Getattr, request)
                 .await?,
         )
     }

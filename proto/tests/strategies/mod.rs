@@ -519,7 +519,7 @@ pub fn found() -> impl Strategy<Value = Found> {
 }
 
 pub fn mutated() -> impl Strategy<Value = Mutated> {
-    (vec(op_result(), 0..10), vec(ino(), 0..20)).prop_map(|(results, leased)| Mutated { results, leased })
+    (vec(op_result(), 0..10), vec(attr(), 0..20)).prop_map(|(results, leased)| Mutated { results, leased })
 }
 
 pub fn recall_page() -> impl Strategy<Value = RecallPage> {

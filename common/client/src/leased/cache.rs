@@ -306,14 +306,12 @@ pub(crate) struct OwnChange {
 pub(super) struct Outcome<'a> {
     /// What each of the change's names is now, in their order; empty if the change was refused.
     pub(crate) names: Vec<Option<Ino>>,
-    /// Attributes after it.
-    pub(crate) attr: Option<&'a Attr>,
     /// A directory that it made, still empty.
     pub(crate) new_directory: Option<Ino>,
     /// Further inodes whose attributes it changed.
     pub(crate) changed: Vec<Ino>,
-    /// Leases that its reply granted.
-    pub(crate) leased: &'a [Ino],
+    /// Leases that its reply granted, and the attributes after it.
+    pub(crate) leased: &'a [Attr],
 }
 
 impl OwnChange {
@@ -336,7 +334,7 @@ impl OwnChange {
                     .is_none_or(|known| known.changed <= self.start),
             }
         };
-        let leased = |ino: &Ino| outcome.leased.contains(ino);
+        let leased = |ino: &Ino| outcome.leased.iter().any(|attr| attr.ino == *ino);
         for (index, (parent, name)) in names.iter().enumerate() {
             let alone = alone(&inner, *parent);
             if alone && leased(parent) {
@@ -351,9 +349,11 @@ impl OwnChange {
                 }
             });
         }
-        let attr = outcome
-            .attr
-            .filter(|attr| alone(&inner, attr.ino) && leased(&attr.ino));
+        let current: Vec<&Attr> = outcome
+            .leased
+            .iter()
+            .filter(|attr| alone(&inner, attr.ino))
+            .collect();
         let directory = outcome
             .new_directory
             .filter(|ino| alone(&inner, *ino) && leased(ino));
@@ -363,7 +363,7 @@ impl OwnChange {
         for ino in &outcome.changed {
             inner.event(*ino, Event::Attributes);
         }
-        if let Some(attr) = attr {
+        for attr in current {
             let known = inner.entry(attr.ino);
             known.attr = Some(attr.clone());
             known.current = true;

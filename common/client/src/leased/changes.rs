@@ -2,7 +2,7 @@
 
 use super::cache::{LeasedCache, Outcome, OwnChange};
 use dfs_common::op::{OpReply, OpResult, Operation};
-use dfs_common::{Ino, Name};
+use dfs_common::{Attr, Ino, Name};
 use std::sync::Arc;
 
 /// What an operation may change: inodes, names, and whether permission bits or owners may be among it.
@@ -46,7 +46,7 @@ impl LeasedCache {
 
 impl OwnChange {
     /// `op` was answered; the answer came with `leased`.
-    pub(crate) fn answered(self, op: &Operation, result: &OpResult, leased: &[Ino]) {
+    pub(crate) fn answered(self, op: &Operation, result: &OpResult, leased: &[Attr]) {
         let Ok(reply) = result else {
             return self.finish(Outcome::default());
         };
@@ -57,14 +57,12 @@ impl OwnChange {
         match reply {
             OpReply::Entry(entry) => {
                 outcome.names = vec![Some(entry.attr.ino)];
-                outcome.attr = Some(&entry.attr);
                 if let Operation::Mkdir { .. } = op {
                     outcome.new_directory = Some(entry.attr.ino);
                 }
             }
             OpReply::Created { entry, .. } => {
                 outcome.names = vec![Some(entry.attr.ino)];
-                outcome.attr = Some(&entry.attr);
             }
             OpReply::Removed { ino, .. } => {
                 outcome.names = vec![None];
@@ -83,8 +81,7 @@ impl OwnChange {
                 outcome.names = vec![other.filter(|_| exchange || unchanged), Some(*ino)];
                 outcome.changed = other.iter().chain([ino]).copied().collect();
             }
-            OpReply::Attr(attr) | OpReply::Committed { attr, .. } => outcome.attr = Some(attr),
-            OpReply::Chunks(_) => {}
+            OpReply::Attr(_) | OpReply::Committed { .. } | OpReply::Chunks(_) => {}
         }
         self.finish(outcome);
     }

@@ -8,7 +8,7 @@
 use dfs_common::extent::ExtentData;
 use dfs_common::limits::BATCH_OPS_MAX;
 use dfs_common::op::{NumberedOp, OpResult, Operation};
-use dfs_common::{ErrorKind, FsError, FsResult, Ino};
+use dfs_common::{Attr, ErrorKind, FsError, FsResult};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,8 +28,8 @@ struct Waiting {
     turn: oneshot::Sender<Turn>,
 }
 
-/// The result of an operation, and the inodes of its batch that the session has leases on now.
-pub(crate) type Answered = (OpResult, Arc<[Ino]>);
+/// The result of an operation, and the inodes of its batch that the session has leases on now, as they are.
+pub(crate) type Answered = (OpResult, Arc<[Attr]>);
 
 enum Turn {
     Answered(FsResult<Answered>),
@@ -250,9 +250,9 @@ fn short() -> FsError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dfs_common::OpNumber;
     use dfs_common::op::OpReply;
     use dfs_common::session::Caller;
+    use dfs_common::{Ino, OpNumber};
     use tokio::sync::Notify;
 
     fn op(number: u64) -> NumberedOp {

@@ -13,7 +13,7 @@ use crate::waiting::{Attempts, What, within};
 use dfs_common::limits::CALL_DEADLINE;
 use dfs_common::op::{MutationBatch, NumberedOp, OpReply, OpResult, Operation};
 use dfs_common::session::{Caller, Identity, SessionGrant};
-use dfs_common::{ClusterId, ErrorKind, FsError, FsResult, Ino};
+use dfs_common::{Attr, ClusterId, ErrorKind, FsError, FsResult};
 use lanes::{Answered, Lanes};
 use numbers::{Numbers, Ticket};
 use parking_lot::RwLock;
@@ -206,7 +206,7 @@ impl Inner {
             stop_on_error: false,
         };
         let mutated = self.metadata.mutate(identity, batch).await?;
-        let leased: Arc<[Ino]> = mutated.leased.into();
+        let leased: Arc<[Attr]> = mutated.leased.into();
         Ok(mutated
             .results
             .into_iter()

@@ -7,10 +7,10 @@ use crate::core::Core;
 use crate::namespace::read;
 use dfs_common::lease::RecallPage;
 use dfs_common::limits::RECALL_POLL;
-use dfs_common::op::{MutationBatch, OpReply, OpResult};
+use dfs_common::op::MutationBatch;
 use dfs_common::service::{DirPage, Found, Mutated};
 use dfs_common::session::{Caller, Identity};
-use dfs_common::{Attr, ErrorKind, FsError, FsResult, Ino, Name, SessionId};
+use dfs_common::{ErrorKind, FsError, FsResult, Ino, Name, SessionId};
 use std::time::Duration;
 
 /// How long a mutation waits for the clients from before a restart before its client is told so.
@@ -56,16 +56,12 @@ impl Core {
         let mut change = Change::begin(self.leases.clone(), self.applier.clone(), identity.session, inos);
         change.recalled().await;
         let results = self.applier.mutate(identity, batch).await?;
-        let known: Vec<Attr> = really_new(&results, &change);
         change.extend(really(&results));
         change.recalled().await;
-        let mut leased = change.grant();
-        // An inode that was marked only after it was changed may have been changed again in between.
-        for attr in known {
-            if read::getattr(&*self.store, attr.ino).ok().as_ref() != Some(&attr) {
-                leased.retain(|ino| *ino != attr.ino);
-            }
-        }
+        // Leases first, then what they cover. An inode that is gone has no attributes.
+        let granted = change.grant();
+        let attr = |ino: Ino| read::getattr(&*self.store, ino).ok();
+        let leased = granted.into_iter().filter_map(attr).collect();
         change.finish();
         Ok(Mutated { results, leased })
     }
@@ -126,15 +122,4 @@ impl Core {
         }
         Ok(page)
     }
-}
-
-/// Attributes that replies carry of inodes that `change` had not marked.
-fn really_new(results: &[OpResult], change: &Change) -> Vec<Attr> {
-    let attr = |reply: &OpReply| match reply {
-        OpReply::Entry(entry) | OpReply::Created { entry, .. } => Some(entry.attr.clone()),
-        OpReply::Attr(attr) | OpReply::Committed { attr, .. } => Some(attr.clone()),
-        OpReply::Removed { .. } | OpReply::Renamed { .. } | OpReply::Chunks(_) => None,
-    };
-    let replies = results.iter().flatten().filter_map(attr);
-    replies.filter(|attr| !change.has_marked(attr.ino)).collect()
 }

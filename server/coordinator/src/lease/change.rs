@@ -46,11 +46,6 @@ impl Change {
         self.inos.extend(more);
     }
 
-    /// True if the inode was marked by this change.
-    pub(super) fn has_marked(&self, ino: Ino) -> bool {
-        self.inos.contains(&ino)
-    }
-
     /// Waits until every other session has given up what was recalled from it: at most the rest of its session's lease.
     pub async fn recalled(&mut self) {
         while let Some(wait) = self.waits.last_mut() {
