@@ -331,4 +331,6 @@ pub trait Target {
     fn name(&self) -> String;
     /// Applies one call on behalf of `who`.
     fn call(&mut self, who: &Caller, call: &Call) -> Outcome;
+    /// Every file is closed: forgets everything that only memory holds, so that what is seen from now on was saved.
+    fn renew(&mut self) {}
 }

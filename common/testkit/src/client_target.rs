@@ -24,9 +24,16 @@ struct OpenFile {
     write: bool,
 }
 
+/// Makes a client of the same cluster.
+type Connect = Box<dyn FnMut() -> Client>;
+
 /// A directory seen through a client. Its calls block: they must not be made on a thread of the runtime.
 pub struct ClientTarget {
     client: Client,
+    /// Makes the client that a renewal puts in place of this one.
+    connect: Option<Connect>,
+    /// The client came from `connect`: it ends with the target.
+    renewed: bool,
     runtime: Handle,
     root: Ino,
     slots: BTreeMap<Slot, OpenFile>,
@@ -53,23 +60,34 @@ impl ClientTarget {
     pub fn below(client: Client, runtime: Handle, root: Ino) -> Self {
         ClientTarget {
             client,
+            connect: None,
+            renewed: false,
             runtime,
             root,
             slots: BTreeMap::new(),
         }
     }
 
+    /// Renewed, the target goes on with the client that `connect` makes; the old one is let go as if its process had died.
+    pub fn renewed_by(mut self, connect: impl FnMut() -> Client + 'static) -> Self {
+        self.connect = Some(Box::new(connect));
+        self
+    }
+
     /// Its directory.
     pub fn root(&self) -> Ino {
         self.root
     }
+}
 
-    /// Saves everything and ends the client.
-    ///
-    /// # Errors
-    /// Those of [`Client::shutdown`].
-    pub fn shutdown(self) -> FsResult<()> {
-        self.runtime.block_on(self.client.shutdown(SHUTDOWN))
+impl Drop for ClientTarget {
+    fn drop(&mut self) {
+        // A session that is left to its lease would make restarted coordinators wait for it.
+        if self.renewed
+            && let Err(error) = self.runtime.block_on(self.client.shutdown(SHUTDOWN))
+        {
+            eprintln!("a renewed client did not end in order: {error}");
+        }
     }
 }
 
@@ -82,6 +100,12 @@ impl Target for ClientTarget {
         match runtime.block_on(self.answer(who, call)) {
             Ok(outcome) => outcome,
             Err(error) => Outcome::Failed(error.errno()),
+        }
+    }
+    fn renew(&mut self) {
+        if let Some(connect) = &mut self.connect {
+            self.client = connect();
+            self.renewed = true;
         }
     }
 }
@@ -503,5 +527,8 @@ impl<T: Target> Target for Alternating<T> {
             _ => next,
         };
         self.targets[index].call(who, call)
+    }
+    fn renew(&mut self) {
+        self.targets.iter_mut().for_each(Target::renew);
     }
 }

@@ -147,7 +147,7 @@ impl<'t> Pair<'t> {
         Ok(())
     }
 
-    /// Closes what is open and compares everything that there is, as root.
+    /// Compares everything that there is, as root; again when all files are closed and the target was renewed.
     ///
     /// # Errors
     /// What differs.
@@ -156,7 +156,9 @@ impl<'t> Pair<'t> {
         for slot in self.model.slots() {
             self.both(&Caller::root(), &Call::Close { slot })?;
         }
+        self.target.renew();
         self.whole_tree()
+            .map_err(|what| format!("after the target was renewed: {what}"))
     }
 
     /// Compares everything that there is, as root.

@@ -39,6 +39,8 @@ pub enum Fault {
     TimeOut,
     /// It is done after this long.
     Delay(Duration),
+    /// It is done; the caller hears of it after this long.
+    DelayReply(Duration),
     /// A stream of chunk content ends with `Unavailable` after its first piece; other calls are done as usual.
     CutStream,
     /// It is not done; the caller sees this error.
@@ -159,6 +161,11 @@ impl FaultPlan {
             Fault::Delay(time) => {
                 tokio::time::sleep(time).await;
                 call.await
+            }
+            Fault::DelayReply(time) => {
+                let reply = call.await;
+                tokio::time::sleep(time).await;
+                reply
             }
             Fault::Refuse(kind) => Err(FsError::new(kind, format!("{method} was refused by the plan"))),
         }

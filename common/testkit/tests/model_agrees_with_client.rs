@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 use dfs_client::{Client, ClientConfig};
+use dfs_common::limits::CALL_DEADLINE;
 use dfs_common::service::{ChunkConnector, MetadataService};
+use dfs_proto::grpc::GrpcChunkConnector;
 use dfs_testkit::client_target::{Alternating, ClientTarget};
 use dfs_testkit::cluster::InProcessCluster;
 use dfs_testkit::compare::{Tolerance, Trial};
@@ -31,12 +33,12 @@ fn trial(profile: Profile, length: usize) -> Trial {
     }
 }
 
-fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_multi_thread()
+fn runtime() -> Arc<Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
-        .build()
-        .unwrap()
+        .build();
+    Arc::new(runtime.unwrap())
 }
 
 fn config() -> ClientConfig {
@@ -46,15 +48,30 @@ fn config() -> ClientConfig {
     }
 }
 
-/// A client on twins of its own.
-fn on_twins(runtime: &Runtime, plan: impl Fn() -> FaultPlan) -> ClientTarget {
+/// A client on twins of its own; renewed, another client on the same twins.
+fn on_twins(runtime: &Arc<Runtime>, plan: FaultPlan) -> ClientTarget {
     let twin = TwinCluster::default();
-    let metadata: Arc<dyn MetadataService> = Arc::new(FaultyMetadata::new(twin.metadata.clone(), plan()));
-    let chunks: Arc<dyn ChunkConnector> = Arc::new(FaultyConnector::new(twin.chunks.clone(), plan()));
-    let client = runtime
-        .block_on(Client::with_services(config(), metadata, chunks))
-        .unwrap();
-    ClientTarget::fresh(client, runtime.handle().clone())
+    let metadata: Arc<dyn MetadataService> =
+        Arc::new(FaultyMetadata::new(twin.metadata.clone(), plan.clone()));
+    let chunks: Arc<dyn ChunkConnector> = Arc::new(FaultyConnector::new(twin.chunks.clone(), plan));
+    let inside = runtime.clone();
+    let connect = move || {
+        let client = Client::with_services(config(), metadata.clone(), chunks.clone());
+        inside.block_on(client).unwrap()
+    };
+    ClientTarget::fresh(connect(), runtime.handle().clone()).renewed_by(connect)
+}
+
+/// Fresh directories of a real cluster, all seen by one client; renewed, by another.
+fn on_a_real_cluster(trial: Trial, seeds: &[u64]) {
+    let runtime = runtime();
+    let cluster = Arc::new(runtime.block_on(InProcessCluster::start(3)));
+    let client = runtime.block_on(cluster.client());
+    trial.run(seeds, || {
+        let (inside, cluster) = (runtime.clone(), cluster.clone());
+        let connect = move || inside.block_on(cluster.client());
+        ClientTarget::fresh(client.clone(), runtime.handle().clone()).renewed_by(connect)
+    });
 }
 
 const SEEDS: [u64; 12] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
@@ -62,13 +79,13 @@ const SEEDS: [u64; 12] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
 #[test]
 fn all_kinds_of_calls_on_twins() {
     let runtime = runtime();
-    trial(Profile::full(), 400).run(&SEEDS, || on_twins(&runtime, FaultPlan::none));
+    trial(Profile::full(), 400).run(&SEEDS, || on_twins(&runtime, FaultPlan::none()));
 }
 
 #[test]
 fn reads_writes_and_truncations_on_twins() {
     let runtime = runtime();
-    trial(Profile::files(), 300).run(&SEEDS, || on_twins(&runtime, FaultPlan::none));
+    trial(Profile::files(), 300).run(&SEEDS, || on_twins(&runtime, FaultPlan::none()));
 }
 
 #[test]
@@ -88,35 +105,24 @@ fn lost_requests_and_replies_change_nothing_on_twins() {
             faults.clone(),
         )
     };
-    trial(Profile::full(), 200).run(&SEEDS[..4], || on_twins(&runtime, plan));
+    trial(Profile::full(), 200).run(&SEEDS[..4], || on_twins(&runtime, plan()));
 }
 
 #[test]
 fn all_kinds_of_calls_on_a_real_cluster() {
-    let runtime = runtime();
-    let cluster = runtime.block_on(InProcessCluster::start(3));
-    let client = runtime.block_on(cluster.client());
-    let fresh = || ClientTarget::fresh(client.clone(), runtime.handle().clone());
-    trial(Profile::full(), 400).run(&SEEDS[..6], fresh);
+    on_a_real_cluster(trial(Profile::full(), 400), &SEEDS[..6]);
 }
 
 #[test]
 fn reads_writes_and_truncations_on_a_real_cluster() {
-    let runtime = runtime();
-    let cluster = runtime.block_on(InProcessCluster::start(3));
-    let client = runtime.block_on(cluster.client());
-    let fresh = || ClientTarget::fresh(client.clone(), runtime.handle().clone());
-    trial(Profile::files(), 300).run(&SEEDS[..6], fresh);
+    on_a_real_cluster(trial(Profile::files(), 300), &SEEDS[..6]);
 }
 
-#[test]
-fn two_clients_of_a_real_cluster_see_each_others_names_and_attributes_at_once() {
+/// Two clients of one cluster by turns.
+fn two_clients(length: usize, seeds: &[u64], client: impl Fn(&Runtime, &InProcessCluster) -> Client) {
     let runtime = runtime();
     let cluster = runtime.block_on(InProcessCluster::start(3));
-    let clients = [
-        runtime.block_on(cluster.client()),
-        runtime.block_on(cluster.client()),
-    ];
+    let clients = [client(&runtime, &cluster), client(&runtime, &cluster)];
     let fresh = || {
         let first = ClientTarget::fresh(clients[0].clone(), runtime.handle().clone());
         let second = ClientTarget::below(clients[1].clone(), runtime.handle().clone(), first.root());
@@ -126,5 +132,29 @@ fn two_clients_of_a_real_cluster_see_each_others_names_and_attributes_at_once() 
         file_percent: 0,
         ..Profile::names()
     };
-    trial(names, 500).run(&SEEDS[..6], fresh);
+    trial(names, length).run(seeds, fresh);
+}
+
+#[test]
+fn two_clients_of_a_real_cluster_see_each_others_names_and_attributes_at_once() {
+    two_clients(500, &SEEDS[..6], |runtime, cluster| {
+        runtime.block_on(cluster.client())
+    });
+}
+
+/// A client that hears late of what it must forget would go on answering from it, if the change did not wait.
+#[test]
+fn changes_wait_for_a_client_that_hears_of_recalls_late() {
+    two_clients(120, &SEEDS[..2], |runtime, cluster| {
+        let late = FaultPlan::new(|attempt| match attempt.method {
+            "recalls" => Fault::DelayReply(Duration::from_millis(10)),
+            _ => Fault::None,
+        });
+        let _inside = runtime.enter();
+        let metadata = Arc::new(FaultyMetadata::new(cluster.metadata_over_frames(), late));
+        let chunks = Arc::new(GrpcChunkConnector::new(CALL_DEADLINE));
+        runtime
+            .block_on(Client::with_services(cluster.client_config(), metadata, chunks))
+            .unwrap()
+    });
 }

@@ -66,6 +66,23 @@ impl Target for Unstable {
         }
         self.target.call(who, call)
     }
+
+    /// Everything dies at once: the client and every server.
+    fn renew(&mut self) {
+        self.settle();
+        self.runtime.block_on(async {
+            let mut cluster = self.cluster.lock().await;
+            cluster.kill_coordinator().await;
+            for index in 0..3 {
+                cluster.kill_datanode(index).await;
+            }
+            cluster.start_coordinator().await;
+            for index in 0..3 {
+                cluster.start_datanode(index).await;
+            }
+        });
+        self.target.renew();
+    }
 }
 
 impl Drop for Unstable {
@@ -84,8 +101,12 @@ fn run(victim: Victim, profile: Profile) {
     let cluster = runtime.block_on(InProcessCluster::start(3));
     let client = runtime.block_on(cluster.client());
     let cluster = Arc::new(Mutex::new(cluster));
+    let connect = {
+        let (runtime, cluster) = (runtime.clone(), cluster.clone());
+        move || runtime.block_on(async { cluster.lock().await.client().await })
+    };
     let fresh = || Unstable {
-        target: ClientTarget::fresh(client.clone(), runtime.handle().clone()),
+        target: ClientTarget::fresh(client.clone(), runtime.handle().clone()).renewed_by(connect.clone()),
         cluster: cluster.clone(),
         runtime: runtime.clone(),
         victim,

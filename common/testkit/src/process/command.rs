@@ -8,6 +8,9 @@ use std::io::{Read, Seek};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+/// Programs that take longer are mentioned in the test's output.
+const SLOW: Duration = Duration::from_millis(500);
+
 /// What a program did.
 #[derive(Debug)]
 pub struct Finished {
@@ -55,6 +58,7 @@ pub fn attempt(command: &mut Command, limit: Duration) -> Finished {
     // Files, not pipes: nothing to drain, and a child of the child that lives on holds nobody up.
     let mut stdout = tempfile::tempfile().expect("a temporary file can be made");
     let mut stderr = tempfile::tempfile().expect("a temporary file can be made");
+    let began = Instant::now();
     let mut child = command
         .stdin(Stdio::null())
         .stdout(stdout.try_clone().expect("a descriptor can be copied"))
@@ -62,6 +66,9 @@ pub fn attempt(command: &mut Command, limit: Duration) -> Finished {
         .spawn()
         .unwrap_or_else(|error| panic!("`{line}` cannot be started: {error}"));
     let status = ends_within(&mut child, limit);
+    if began.elapsed() > SLOW {
+        println!("{:.1?}: {}", began.elapsed(), tail(&line, 300));
+    }
     let finished = Finished {
         status: status.unwrap_or_default(),
         stdout: text_of(&mut stdout),
