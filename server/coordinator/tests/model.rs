@@ -142,23 +142,30 @@ impl NamespaceTarget {
         result
     }
 
-    /// The name as a type, after what the kernel checks before it.
-    fn checked(&self, who: &Caller, parent: Ino, name: &[u8]) -> FsResult<Name> {
+    /// What the kernel checks of a directory before it looks at a name.
+    fn check_search(&self, who: &Caller, directory: Ino) -> FsResult<()> {
         let probe = Name::new(&b"no such name"[..])?;
-        match read::lookup(&self.store, who, parent, &probe) {
+        match read::lookup(&self.store, who, directory, &probe) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => Name::new(Bytes::copy_from_slice(name)),
+            _ => Ok(()),
         }
     }
 
-    fn parent_of(&self, who: &Caller, path: &FsPath) -> FsResult<(Ino, Name)> {
+    /// The directory of the last name, which `who` may search, and that name.
+    fn directory_of<'p>(&self, who: &Caller, path: &'p FsPath) -> FsResult<(Ino, &'p [u8])> {
         let (last, above) = path.0.split_last().ok_or(FsError::from(ErrorKind::Busy))?;
         let mut at = Ino::ROOT;
         for name in above {
-            let name = self.checked(who, at, name)?;
-            at = read::lookup(&self.store, who, at, &name)?.attr.ino;
+            self.check_search(who, at)?;
+            at = read::lookup(&self.store, who, at, &name_of(name)?)?.attr.ino;
         }
-        Ok((at, self.checked(who, at, last)?))
+        self.check_search(who, at)?;
+        Ok((at, last))
+    }
+
+    fn parent_of(&self, who: &Caller, path: &FsPath) -> FsResult<(Ino, Name)> {
+        let (parent, name) = self.directory_of(who, path)?;
+        Ok((parent, name_of(name)?))
     }
 
     fn resolve(&self, who: &Caller, path: &FsPath) -> FsResult<Attr> {
@@ -439,13 +446,12 @@ impl NamespaceTarget {
                 done(self.apply(who, Operation::Rmdir { parent, name }))
             }
             Call::Rename { from, to, mode } => {
-                let (parent, name) = self.parent_of(who, &from)?;
-                let new = self.parent_of(who, &to);
-                if matches!(&new, Err(error) if error.kind() == ErrorKind::NameTooLong) {
-                    // The kernel looks the old name up first.
-                    read::lookup(&self.store, who, parent, &name)?;
-                }
-                let (new_parent, new_name) = new?;
+                let (parent, old) = self.directory_of(who, &from)?;
+                let (new_parent, new) = self.directory_of(who, &to)?;
+                // The kernel looks the old name up before it looks at the new one.
+                let name = name_of(old)?;
+                read::lookup(&self.store, who, parent, &name)?;
+                let new_name = name_of(new)?;
                 let rename = Operation::Rename {
                     parent,
                     name,
@@ -551,6 +557,10 @@ impl NamespaceTarget {
             }
         }
     }
+}
+
+fn name_of(bytes: &[u8]) -> FsResult<Name> {
+    Name::new(Bytes::copy_from_slice(bytes))
 }
 
 fn stat(attr: Attr) -> Stat {
