@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(400);
 /// Linux's limits, the NUL of a path included.
@@ -173,6 +173,7 @@ fn hundred_thousand_entries_are_listed_once_each_while_the_directory_changes() {
     let mut place = Place::new(ClusterOptions::default());
     let dir = place.dir().join("many");
     fs::create_dir(&dir).unwrap();
+    let began = Instant::now();
     let makers: Vec<_> = (0..THREADS)
         .map(|thread| {
             let dir = dir.clone();
@@ -184,6 +185,7 @@ fn hundred_thousand_entries_are_listed_once_each_while_the_directory_changes() {
         })
         .collect();
     makers.into_iter().for_each(|maker| maker.wait(LIMIT));
+    println!("made {ENTRIES} entries in {:?}", began.elapsed());
     place.cool();
 
     let over = Arc::new(AtomicBool::new(false));
@@ -194,8 +196,9 @@ fn hundred_thousand_entries_are_listed_once_each_while_the_directory_changes() {
         })
         .collect();
     for _ in 0..3 {
-        let dir = dir.clone();
+        let (dir, began) = (dir.clone(), Instant::now());
         let counts = start("list", move || list(&dir)).wait(LIMIT);
+        println!("listed {} entries in {:?}", counts.len(), began.elapsed());
         let wrong: Vec<_> = (0..ENTRIES)
             .map(|number| {
                 (
