@@ -7,7 +7,7 @@ use crate::store::ChunkStore;
 use dfs_common::limits::{HEARTBEAT_INVENTORY_MAX, INVENTORY_PENDING_MAX};
 use dfs_common::{ChunkId, FsResult};
 use parking_lot::Mutex;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A change of the inventory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,17 +91,25 @@ impl Inventory {
     pub async fn report(&self, store: &dyn ChunkStore) -> FsResult<Report> {
         let (mut report, listing) = {
             let queue = self.queue.lock();
-            let mut report = Report {
-                generation: queue.generation,
-                ..Report::default()
-            };
+            // Of a chunk that came and went the last change is said: a report has no order.
+            let mut present: BTreeMap<ChunkId, bool> = BTreeMap::new();
             for change in queue.changes.iter().take(HEARTBEAT_INVENTORY_MAX) {
                 match change {
-                    Change::Added(chunk) => report.added.push(*chunk),
-                    Change::Removed(chunk) => report.removed.push(*chunk),
-                }
-                report.changes += 1;
+                    Change::Added(chunk) => present.insert(*chunk, true),
+                    Change::Removed(chunk) => present.insert(*chunk, false),
+                };
             }
+            let chunks = |here: bool| {
+                let of_these = present.iter().filter(move |(_, present)| **present == here);
+                of_these.map(|(chunk, _)| *chunk).collect()
+            };
+            let report = Report {
+                added: chunks(true),
+                removed: chunks(false),
+                changes: queue.changes.len().min(HEARTBEAT_INVENTORY_MAX),
+                listing: None,
+                generation: queue.generation,
+            };
             (report, queue.listing)
         };
         let room = HEARTBEAT_INVENTORY_MAX - report.changes;
@@ -113,7 +121,11 @@ impl Inventory {
                 Some(last) if page.len() == room => Listing::Behind(Some(last.chunk)),
                 _ => Listing::Done,
             });
-            report.added.extend(page.iter().map(|stored| stored.chunk));
+            // The page was read after the changes were queued: what it shows is here.
+            let listed: BTreeSet<ChunkId> = page.iter().map(|stored| stored.chunk).collect();
+            report.removed.retain(|chunk| !listed.contains(chunk));
+            report.added.retain(|chunk| !listed.contains(chunk));
+            report.added.extend(listed);
         }
         Ok(report)
     }
@@ -144,3 +156,6 @@ impl Queue {
         self.generation += 1;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -273,6 +273,55 @@ async fn full_disk_refuses_writes_keeps_its_reserve_and_recovers() {
     store.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_under_way_count_as_written() {
+    let Some(disk) = SmallDisk::mount(16) else {
+        eprintln!("not root: a full disk cannot be made");
+        return;
+    };
+    let root = disk.0.path();
+    let store = Arc::new(open_store(root));
+    let mut writers = Vec::new();
+    for sequence in 1..=2 {
+        let bytes = content(6 << 20, sequence);
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        let (store, description) = (store.clone(), describe(chunk(sequence), &bytes));
+        let writing = tokio::spawn(async move {
+            let content = Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver));
+            store.write(description, content).await
+        });
+        let mut pieces: Vec<_> = bytes
+            .chunks(256 << 10)
+            .map(bytes::Bytes::copy_from_slice)
+            .collect();
+        let rest = pieces.split_off(3);
+        for piece in pieces {
+            sender.send(Ok(piece)).await.unwrap();
+        }
+        writers.push((sender, rest, writing));
+    }
+    let tmp = root.join("tmp");
+    until("the beginning of both", || files(&tmp).len() == 2).await;
+    let free = nix::sys::statvfs::statvfs(root).unwrap();
+    assert!(
+        free.blocks_available() * free.fragment_size() > 12 << 20,
+        "hardly anything is written yet"
+    );
+    assert_eq!(
+        put(&store, 3, 6 << 20).await.unwrap_err().kind(),
+        ErrorKind::NoSpace
+    );
+    assert!(store.load().await.unwrap().available_bytes < 6 << 20);
+    for (sender, rest, writing) in writers {
+        for piece in rest {
+            sender.send(Ok(piece)).await.unwrap();
+        }
+        drop(sender);
+        writing.await.unwrap().unwrap();
+    }
+    store.close().await;
+}
+
 #[tokio::test]
 async fn disk_that_is_full_in_the_middle_of_a_write_leaves_nothing() {
     let Some(disk) = SmallDisk::mount(8) else {
