@@ -7,27 +7,28 @@
 use crate::store::fence::Fence;
 use crate::store::{self, MetaStore, StoreKind};
 use dfs_common::capability::CapabilityKey;
+use dfs_common::data_dir::{DataDirectory, Kind, hex_bytes};
 use dfs_common::{ClusterId, ErrorKind, FsError, FsResult, durable};
 use serde::{Deserialize, Serialize};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Format of the data directory that this program writes and the newest that it reads.
 pub const FORMAT_VERSION: u32 = 1;
-/// Largest `coordinator.json` that is read, in bytes.
-const IDENTITY_BYTES_MAX: u64 = 64 << 10;
-const IDENTITY_FILE: &str = "coordinator.json";
+const KIND: Kind = Kind {
+    owner: "a coordinator",
+    identity_file: "coordinator.json",
+    format_version: FORMAT_VERSION,
+};
 const STORE_DIR: &str = "meta";
-/// What a directory may hold and still count as empty.
-const IGNORED: [&str; 3] = ["LOCK", "lost+found", ".coordinator.json.tmp"];
 
 #[derive(Serialize, Deserialize)]
 struct IdentityFile {
     format_version: u32,
     cluster: ClusterId,
     store: StoreKind,
-    capability_key: String,
+    #[serde(with = "hex_bytes")]
+    capability_key: [u8; 32],
 }
 
 /// An open data directory.
@@ -40,8 +41,7 @@ pub struct DataDir {
     pub store: Arc<dyn MetaStore>,
     /// The store was never used: the namespace must be made in it before [`DataDir::take`].
     pub fresh: bool,
-    path: PathBuf,
-    lock: durable::DirLock,
+    directory: DataDirectory,
 }
 
 impl DataDir {
@@ -51,17 +51,14 @@ impl DataDir {
     /// `Busy` (another process has it), `Invalid` (another store kind, or not a coordinator's), `UnknownVersion` (written
     /// by a newer program), `Corrupt` (damaged), `Io`. Nothing in the directory is changed then.
     pub fn open(path: &Path, kind: StoreKind, cache_bytes: u64) -> FsResult<Self> {
-        make_private(path).map_err(|error| describe(path, "making", error))?;
-        // Before the lock file is made: a foreign directory stays as it was.
-        check_entries(path)?;
-        let lock = durable::DirLock::acquire(path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::WouldBlock => FsError::new(ErrorKind::Busy, error.to_string()),
-            _ => describe(path, "locking", error),
-        })?;
-        check_entries(path)?;
-        let identity = match read_identity(path)? {
+        let directory = DataDirectory::open(path, KIND)?;
+        let identity = match directory.read_identity()? {
             Some(identity) => identity,
-            None => write_identity(path, kind)?,
+            None => {
+                let identity = new_identity(kind);
+                directory.write_identity(&identity)?;
+                identity
+            }
         };
         if identity.store != kind {
             return Err(FsError::new(
@@ -82,136 +79,32 @@ impl DataDir {
                 format!("{} is missing: restore it from a backup", store_dir.display()),
             ));
         }
-        let capability_key = parse_key(&identity.capability_key)
-            .ok_or_else(|| damaged(path, "its capability key is not 64 hexadecimal digits"))?;
         let store = store::open(kind, &store_dir, cache_bytes)?;
-        durable::sync_dir(path).map_err(|error| describe(path, "syncing", error))?;
+        durable::sync_dir(path).map_err(|error| {
+            FsError::from(error).context(format_args!("syncing the data directory {}", path.display()))
+        })?;
         Ok(DataDir {
             cluster: identity.cluster,
-            capability_key,
+            capability_key: CapabilityKey(identity.capability_key),
             store,
             fresh: !used,
-            path: path.to_path_buf(),
-            lock,
+            directory,
         })
     }
 
     /// Fences every earlier opener. Call once the store holds a namespace: from then on an empty store is an error.
     pub fn take(&self) -> FsResult<Fence> {
-        debug_assert!(self.lock.path().starts_with(&self.path));
-        Fence::take(&self.path)
+        Fence::take(self.directory.path())
     }
 }
 
-fn describe(path: &Path, doing: &str, error: std::io::Error) -> FsError {
-    FsError::from(error).context(format_args!("{doing} the data directory {}", path.display()))
-}
-
-fn damaged(path: &Path, why: impl std::fmt::Display) -> FsError {
-    FsError::new(
-        ErrorKind::Corrupt,
-        format!(
-            "{} is damaged ({why}): restore it from a backup",
-            path.join(IDENTITY_FILE).display()
-        ),
-    )
-}
-
-/// Makes a directory that only its owner may enter; one that exists keeps its permissions.
-fn make_private(path: &Path) -> std::io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    if let Some(parent) = parent {
-        durable::create_dir_all(parent)?;
-    }
-    match std::fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    durable::sync_dir(parent.unwrap_or(Path::new(".")))
-}
-
-fn check_entries(path: &Path) -> FsResult<()> {
-    if path.join(IDENTITY_FILE).exists() {
-        return Ok(());
-    }
-    for entry in std::fs::read_dir(path).map_err(|error| describe(path, "reading", error))? {
-        let name = entry
-            .map_err(|error| describe(path, "reading", error))?
-            .file_name();
-        if !IGNORED.iter().any(|ignored| name == *ignored) {
-            return Err(FsError::new(
-                ErrorKind::Invalid,
-                format!(
-                    "{} is not empty and not a coordinator's data directory (it has {:?} but no {IDENTITY_FILE}): use an \
-                     empty or new directory",
-                    path.display(),
-                    name.to_string_lossy()
-                ),
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn read_identity(path: &Path) -> FsResult<Option<IdentityFile>> {
-    let file = path.join(IDENTITY_FILE);
-    match std::fs::metadata(&file) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(describe(path, "reading", error)),
-        Ok(metadata) if metadata.len() > IDENTITY_BYTES_MAX => return Err(damaged(path, "it is too large")),
-        Ok(_) => {}
-    }
-    let bytes = std::fs::read(&file).map_err(|error| describe(path, "reading", error))?;
-    // The version first: a newer format may have other fields.
-    #[derive(Deserialize)]
-    struct Version {
-        format_version: u32,
-    }
-    let version: Version = serde_json::from_slice(&bytes).map_err(|error| damaged(path, error))?;
-    if version.format_version != FORMAT_VERSION {
-        return Err(FsError::new(
-            ErrorKind::UnknownVersion,
-            format!(
-                "{} has format version {}, this program knows {FORMAT_VERSION}: use the program that wrote it, or a newer one",
-                file.display(),
-                version.format_version
-            ),
-        ));
-    }
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .map_err(|error| damaged(path, error))
-}
-
-fn write_identity(path: &Path, kind: StoreKind) -> FsResult<IdentityFile> {
-    let key: [u8; 32] = rand::random();
-    let identity = IdentityFile {
+fn new_identity(kind: StoreKind) -> IdentityFile {
+    IdentityFile {
         format_version: FORMAT_VERSION,
         cluster: ClusterId(uuid::Uuid::new_v4()),
         store: kind,
-        capability_key: key.iter().map(|byte| format!("{byte:02x}")).collect(),
-    };
-    let file = path.join(IDENTITY_FILE);
-    let mut bytes = serde_json::to_vec_pretty(&identity).expect("plain data serialises");
-    bytes.push(b'\n');
-    durable::replace_file(&file, &bytes)
-        .and_then(|()| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)))
-        .map_err(|error| describe(path, "writing", error))?;
-    Ok(identity)
-}
-
-fn parse_key(text: &str) -> Option<CapabilityKey> {
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
+        capability_key: rand::random(),
     }
-    let mut key = [0; 32];
-    for (byte, digits) in key.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    }
-    Some(CapabilityKey(key))
 }
 
 #[cfg(test)]
@@ -255,7 +148,7 @@ mod tests {
     #[test]
     fn newer_version_foreign_and_damaged_directories_are_refused_and_unchanged() {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join(IDENTITY_FILE);
+        let file = dir.path().join(KIND.identity_file);
         std::fs::write(&file, br#"{"format_version": 2, "something": "new"}"#).unwrap();
         assert_eq!(
             refused(dir.path(), StoreKind::Fjall).kind(),
