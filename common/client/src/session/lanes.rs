@@ -375,7 +375,9 @@ mod tests {
         until(|| lanes.inner.lock().busy.len() == LANES).await;
         for number in 30..33 {
             let send = |ops: Vec<NumberedOp>| async move { answer(&ops) };
-            lanes.send(op(number), 0, send).await.unwrap().0.unwrap();
+            let sent = lanes.send(op(number), 0, send);
+            let sent = tokio::time::timeout(Duration::from_secs(10), sent).await;
+            sent.expect("it is not held up").unwrap().0.unwrap();
         }
         assert!(blockers.iter().all(|blocker| !blocker.is_finished()));
         open.notify_waiters();

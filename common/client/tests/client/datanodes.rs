@@ -208,14 +208,19 @@ async fn unsaved_memory_is_bounded_and_writers_wait_for_it() {
     });
     let mut size = 0;
     // It comes to rest within the budget.
-    loop {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        let now = client.getattr(ino).await.unwrap().attr.size;
-        if now == size && now > 0 {
-            break;
+    let rest = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let now = client.getattr(ino).await.unwrap().attr.size;
+            if now == size && now > 0 {
+                break;
+            }
+            size = now;
         }
-        size = now;
-    }
+    };
+    tokio::time::timeout(Duration::from_secs(20), rest)
+        .await
+        .expect("the writer comes to rest");
     assert!(size <= 1 << 20 && !writer.is_finished(), "{size} unsaved bytes");
     (0..3).for_each(|index| rig.cluster.metadata.set_node_down(index, false));
     writer.await.unwrap();
