@@ -111,14 +111,15 @@ impl FileState {
             attr.size = self.attr.size;
             attr.allocated_bytes = self.attr.allocated_bytes;
             attr.map_version = self.attr.map_version;
-            attr.mtime = attr.mtime.max(self.attr.mtime);
+            attr.mtime = self.attr.mtime;
             attr.ctime = attr.ctime.max(self.attr.ctime);
         } else if !self.changing {
             self.learn(attr);
         }
         if let Some(mtime) = self.unsaved_mtime() {
             attr.size = attr.size.max(self.size());
-            attr.mtime = attr.mtime.max(mtime);
+            // Not the later of both: a program may have set a time that is still to come.
+            attr.mtime = mtime;
             attr.ctime = attr.ctime.max(mtime);
         }
     }

@@ -29,7 +29,8 @@ type Connect = Box<dyn FnMut() -> Client>;
 
 /// A directory seen through a client. Its calls block: they must not be made on a thread of the runtime.
 pub struct ClientTarget {
-    client: Client,
+    /// None between its death and the renewal.
+    client: Option<Client>,
     /// Makes the client that a renewal puts in place of this one.
     connect: Option<Connect>,
     /// The client came from `connect`: it ends with the target.
@@ -59,7 +60,7 @@ impl ClientTarget {
     /// An existing directory.
     pub fn below(client: Client, runtime: Handle, root: Ino) -> Self {
         ClientTarget {
-            client,
+            client: Some(client),
             connect: None,
             renewed: false,
             runtime,
@@ -74,6 +75,17 @@ impl ClientTarget {
         self
     }
 
+    /// The client dies: what it had in memory is lost. Until the target is renewed it answers nothing.
+    pub fn kill_client(&mut self) {
+        self.client = None;
+    }
+
+    fn client(&self) -> &Client {
+        self.client
+            .as_ref()
+            .expect("a target whose client died is renewed first")
+    }
+
     /// Its directory.
     pub fn root(&self) -> Ino {
         self.root
@@ -83,8 +95,8 @@ impl ClientTarget {
 impl Drop for ClientTarget {
     fn drop(&mut self) {
         // A session that is left to its lease would make restarted coordinators wait for it.
-        if self.renewed
-            && let Err(error) = self.runtime.block_on(self.client.shutdown(SHUTDOWN))
+        if let Some(client) = self.client.take().filter(|_| self.renewed)
+            && let Err(error) = self.runtime.block_on(client.shutdown(SHUTDOWN))
         {
             eprintln!("a renewed client did not end in order: {error}");
         }
@@ -104,7 +116,8 @@ impl Target for ClientTarget {
     }
     fn renew(&mut self) {
         if let Some(connect) = &mut self.connect {
-            self.client = connect();
+            self.client = None;
+            self.client = Some(connect());
             self.renewed = true;
         }
     }
@@ -155,12 +168,12 @@ impl ClientTarget {
 
     async fn find(&self, who: &Caller, directory: Ino, bytes: &[u8]) -> FsResult<Attr> {
         let name = self.checked(who, directory, bytes).await?;
-        Ok(self.client.lookup(who, directory, &name).await?.attr)
+        Ok(self.client().lookup(who, directory, &name).await?.attr)
     }
 
     /// That `directory` is one and may be searched.
     async fn searchable(&self, who: &Caller, directory: Ino) -> FsResult<()> {
-        match self.client.lookup(who, directory, &name(b"-")?).await {
+        match self.client().lookup(who, directory, &name(b"-")?).await {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -182,7 +195,7 @@ impl ClientTarget {
 
     async fn resolve(&self, who: &Caller, path: &FsPath) -> FsResult<Attr> {
         if path.0.is_empty() {
-            return Ok(self.client.getattr(self.root).await?.attr);
+            return Ok(self.client().getattr(self.root).await?.attr);
         }
         let (parent, last) = self.parent(who, path).await?;
         self.find(who, parent, last).await
@@ -194,14 +207,14 @@ impl ClientTarget {
 
     async fn set(&self, who: &Caller, path: &FsPath, set: SetAttr) -> Answer {
         let ino = self.resolve(who, path).await?.ino;
-        self.client
+        self.client()
             .setattr(who, ino, set, None)
             .await
             .map(|_| Outcome::Done)
     }
 
     async fn answer(&mut self, who: &Caller, call: &Call) -> Answer {
-        let client = self.client.clone();
+        let client = self.client().clone();
         match call {
             Call::Mkdir { path, mode } => {
                 let (parent, name) = self.place(who, path).await?;
@@ -352,7 +365,7 @@ impl ClientTarget {
     }
 
     async fn on_open_file(&mut self, who: &Caller, call: &Call) -> Answer {
-        let client = self.client.clone();
+        let client = self.client().clone();
         match call {
             Call::Close { slot } => {
                 let OpenFile { handle, .. } = *self.open_file(*slot)?;
@@ -421,7 +434,7 @@ impl ClientTarget {
             });
         }
         let (parent, name) = self.place(who, path).await?;
-        let found = match self.client.lookup(who, parent, &name).await {
+        let found = match self.client().lookup(who, parent, &name).await {
             Ok(entry) => Some(entry.attr),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(error),
@@ -438,10 +451,10 @@ impl ClientTarget {
             },
         };
         let (handle, ino) = match found {
-            Some(attr) if !make => (self.client.open(who, attr.ino, flags).await?.handle, attr.ino),
+            Some(attr) if !make => (self.client().open(who, attr.ino, flags).await?.handle, attr.ino),
             found => {
                 let created = self
-                    .client
+                    .client()
                     .create(who, parent, &name, mode, how.exclusive, flags)
                     .await?;
                 assert_eq!(
@@ -463,7 +476,7 @@ impl ClientTarget {
         loop {
             // With attributes and without, by turns.
             let page = self
-                .client
+                .client()
                 .readdir(who, ino, cursor, PAGE_ENTRIES, entries.len() % 2 == 0)
                 .await?;
             for entry in page.entries {

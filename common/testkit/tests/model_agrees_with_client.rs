@@ -4,14 +4,17 @@
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 use dfs_client::{Client, ClientConfig};
+use dfs_common::attr::{SetTime, Timestamp};
 use dfs_common::limits::CALL_DEADLINE;
 use dfs_common::service::{ChunkConnector, MetadataService};
+use dfs_common::session::Caller;
 use dfs_proto::grpc::GrpcChunkConnector;
+use dfs_testkit::call::{Call, FsPath, OpenHow};
 use dfs_testkit::client_target::{Alternating, ClientTarget};
 use dfs_testkit::cluster::InProcessCluster;
-use dfs_testkit::compare::{Tolerance, Trial};
+use dfs_testkit::compare::{Tolerance, Trial, compare};
 use dfs_testkit::faults::{Fault, FaultPlan, FaultyConnector, FaultyMetadata};
-use dfs_testkit::generate::Profile;
+use dfs_testkit::generate::{Profile, Step};
 use dfs_testkit::model::Rules;
 use dfs_testkit::twin::TwinCluster;
 use std::sync::Arc;
@@ -116,6 +119,62 @@ fn all_kinds_of_calls_on_a_real_cluster() {
 #[test]
 fn reads_writes_and_truncations_on_a_real_cluster() {
     on_a_real_cluster(trial(Profile::files(), 300), &SEEDS[..6]);
+}
+
+/// A write shows its own time at once, also after the file was given one that is still to come: the later of both was shown
+/// until the write was saved.
+#[test]
+fn write_moves_a_time_in_the_future_back_to_the_present() {
+    let runtime = runtime();
+    let path = || FsPath(vec![b"f".to_vec()]);
+    let how = OpenHow {
+        write: true,
+        create: true,
+        ..OpenHow::default()
+    };
+    let mtime = Some(SetTime::At(Timestamp {
+        secs: 4_000_000_000,
+        nanos: 0,
+    }));
+    let write = || Call::Write {
+        slot: 0,
+        offset: 0,
+        length: 10,
+        pattern: 1,
+    };
+    let calls = [
+        Call::Open {
+            slot: 0,
+            path: path(),
+            how,
+            mode: 0o644,
+        },
+        Call::Utimens {
+            path: path(),
+            atime: None,
+            mtime,
+        },
+        write(),
+        Call::Mkdir {
+            path: FsPath(vec![b"d".to_vec()]),
+            mode: 0o755,
+        },
+        Call::Fsync { slot: 0 },
+        write(),
+        Call::Close { slot: 0 },
+    ];
+    let steps = calls.map(|call| Step {
+        who: Caller::root(),
+        call,
+    });
+    let Trial { rules, tolerance, .. } = trial(Profile::full(), 0);
+    compare(
+        rules,
+        &mut on_twins(&runtime, FaultPlan::none()),
+        &steps,
+        tolerance,
+    )
+    .unwrap();
 }
 
 /// Two clients of one cluster by turns.

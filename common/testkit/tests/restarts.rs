@@ -67,9 +67,10 @@ impl Target for Unstable {
         self.target.call(who, call)
     }
 
-    /// Everything dies at once: the client and every server.
+    /// Everything dies at once: every server, and the client.
     fn renew(&mut self) {
         self.settle();
+        self.target.kill_client();
         self.runtime.block_on(async {
             let mut cluster = self.cluster.lock().await;
             cluster.kill_coordinator().await;
@@ -98,20 +99,23 @@ fn run(victim: Victim, profile: Profile) {
         .build()
         .unwrap();
     let runtime = Arc::new(runtime);
-    let cluster = runtime.block_on(InProcessCluster::start(3));
-    let client = runtime.block_on(cluster.client());
-    let cluster = Arc::new(Mutex::new(cluster));
-    let connect = {
-        let (runtime, cluster) = (runtime.clone(), cluster.clone());
-        move || runtime.block_on(async { cluster.lock().await.client().await })
-    };
-    let fresh = || Unstable {
-        target: ClientTarget::fresh(client.clone(), runtime.handle().clone()).renewed_by(connect.clone()),
-        cluster: cluster.clone(),
-        runtime: runtime.clone(),
-        victim,
-        calls: 0,
-        restart: None,
+    // Each sequence has a cluster and a client of its own, so that both can die for good.
+    let fresh = || {
+        let cluster = runtime.block_on(InProcessCluster::start(3));
+        let client = runtime.block_on(cluster.client());
+        let cluster = Arc::new(Mutex::new(cluster));
+        let connect = {
+            let (runtime, cluster) = (runtime.clone(), cluster.clone());
+            move || runtime.block_on(async { cluster.lock().await.client().await })
+        };
+        Unstable {
+            target: ClientTarget::fresh(client, runtime.handle().clone()).renewed_by(connect),
+            cluster,
+            runtime: runtime.clone(),
+            victim,
+            calls: 0,
+            restart: None,
+        }
     };
     let rules = Rules {
         writes_keep_plain_set_group_id: true,
