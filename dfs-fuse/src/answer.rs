@@ -323,7 +323,7 @@ mod tests {
     fn work_that_borrows_is_dropped_when_it_must_wait() {
         let runtime = runtime();
         let answers = Answers::new(runtime.handle().clone());
-        let data = vec![1, 2, 3];
+        let data = [1, 2, 3];
         assert_eq!(answers.try_at_once(async { data.len() }).unwrap(), Some(3));
         assert_eq!(answers.try_at_once(std::future::pending::<u32>()).unwrap(), None);
     }

@@ -1,6 +1,8 @@
 //! The coordinator is unreachable: operations wait, the log says for what, they continue when it is back and are applied
 //! once; who does not want to wait can end it with `umount -f`.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 use dfs_testkit::process::{
     ClusterOptions, Content, Mount, MountOptions, Pending, Place, ProcessCluster, start, until,
 };
@@ -26,11 +28,21 @@ fn set_up() -> (ProcessCluster, Mount, PathBuf) {
     (cluster, mount, dir)
 }
 
-/// Waits until the log says that the mount waits, and for which server.
-fn wait_for_words(mount: &Mount, coordinator: &str) {
+/// Longer than any deadline of a call and than a session's lease.
+const LONG_SECS: u64 = 22;
+
+/// Waits until the log says that the mount has waited for some seconds, and for which server.
+fn wait_for_words(mount: &Mount, coordinator: &str, waited_secs: u64) {
     until("the mount says what it waits for", LIMIT, || {
-        let named = |line: &str| line.contains("wait") && line.contains(coordinator);
-        mount.log().lines().any(named).then_some(())
+        let waited = |line: &str| {
+            let (_, rest) = line.split_once("waited_secs=")?;
+            rest.split(' ').next()?.parse::<u64>().ok()
+        };
+        let log = mount.log();
+        let mut lines = log
+            .lines()
+            .filter(|line| line.contains("waiting") && line.contains(coordinator));
+        lines.any(|line| waited(line) >= Some(waited_secs)).then_some(())
     });
 }
 
@@ -70,7 +82,7 @@ fn operations_wait_and_continue_when_the_coordinator_returns() {
             open.sync_all()
         }),
     );
-    wait_for_words(&mount, &address);
+    wait_for_words(&mount, &address, LONG_SECS);
     for (name, pending) in &mut pending {
         assert!(!pending.is_done(), "{name} ended while the coordinator was away");
     }
@@ -94,7 +106,7 @@ fn operations_are_applied_once_however_often_the_coordinator_dies() {
     let mut place = Place::new(ClusterOptions::default());
     let dir = place.dir().to_owned();
     let (steps, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-    let workers: Vec<_> = (0..4)
+    let mut workers: Vec<_> = (0..4)
         .map(|worker| {
             let (dir, steps, over) = (dir.join(format!("worker-{worker}")), steps.clone(), over.clone());
             start("worker", move || {
@@ -113,6 +125,7 @@ fn operations_are_applied_once_however_often_the_coordinator_dies() {
         let before = steps.load(Ordering::Relaxed);
         let more = 20 + u64::from(rand::random::<u8>());
         until("steps", LIMIT, || {
+            assert!(!workers.iter_mut().any(Pending::is_done), "a step failed");
             (steps.load(Ordering::Relaxed) >= before + more).then_some(())
         });
         if let Some(cluster) = place.cluster() {
@@ -154,7 +167,7 @@ fn process_that_waits_can_be_killed_at_the_latest_when_the_coordinator_returns()
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    wait_for_words(&mount, &address);
+    wait_for_words(&mount, &address, 0);
     assert!(child.try_wait().unwrap().is_none(), "mkdir waits");
     child.kill().unwrap();
     cluster.node("coordinator").start();
@@ -173,7 +186,7 @@ fn forced_umount_ends_calls_that_wait_and_the_daemon() {
         let path = dir.join("made");
         start("mkdir", move || fs::create_dir(path))
     };
-    wait_for_words(&mount, &address);
+    wait_for_words(&mount, &address, 0);
     mount.force();
     let error = pending.wait(LIMIT).expect_err("the call is ended, not done");
     assert!(error.raw_os_error().is_some(), "{error}");
@@ -197,7 +210,7 @@ fn lazy_umount_frees_the_mount_point_and_lets_waiting_calls_finish() {
         let path = dir.join("made");
         start("mkdir", move || fs::create_dir(path))
     };
-    wait_for_words(&mount, &address);
+    wait_for_words(&mount, &address, 0);
     mount.detach();
     assert!(
         fs::read_dir(&dir).unwrap().next().is_none(),

@@ -1,6 +1,8 @@
 //! Three datanodes of which some are lost: everything reads, byte for byte; writes go on while the floor is up, flagged
 //! degraded, and wait below it.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 use dfs_testkit::process::{
     ClusterOptions, Content, MountOptions, Place, ProcessCluster, SourceTree, run, start, until,
 };

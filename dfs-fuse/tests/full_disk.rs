@@ -2,6 +2,8 @@
 //!
 //! With `DFS_TEST_CONTROL_DIR` set to a directory of a small file system (tmpfs, say) the first test runs there.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 use dfs_testkit::process::{
     ClusterOptions, Content, MountOptions, Place, ProcessCluster, attempt, start, until,
 };

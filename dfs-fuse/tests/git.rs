@@ -2,6 +2,8 @@
 //!
 //! With `DFS_TEST_CONTROL_DIR` set to a local directory the same runs there.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 use dfs_testkit::process::{ClusterOptions, Place, SourceTree, run};
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -2,6 +2,8 @@
 //!
 //! With `DFS_TEST_CONTROL_DIR` set to a local directory the same runs there. `DFS_TEST_LARGE_MIB` sets another size.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 use dfs_testkit::process::{ClusterOptions, Content, Place, digest};
 use sha2::{Digest, Sha256};
 use std::fs::File;

@@ -2,6 +2,8 @@
 //!
 //! With `DFS_TEST_CONTROL_DIR` set to a local directory the same runs there; `DFS_SEED` runs one sequence alone.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 use dfs_common::session::Caller;
 use dfs_testkit::call::{Call, Outcome, Target};
 use dfs_testkit::compare::{Tolerance, Trial, chosen_seeds, compare};

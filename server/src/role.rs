@@ -7,7 +7,6 @@ use crate::standalone::Standalone;
 use dfs_common::{ErrorKind, FsError, FsResult};
 use dfs_coordinator::Coordinator;
 use dfs_datanode::{Datanode, DatanodeConfig};
-use std::future::Future;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -161,12 +160,10 @@ impl Signals {
         })
     }
 
-    fn next(&mut self) -> impl Future<Output = &'static str> {
-        async {
-            tokio::select! {
-                _ = self.term.recv() => "SIGTERM",
-                _ = self.int.recv() => "SIGINT",
-            }
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The server as a process: ready line, signals, exit codes, and the sentences of its errors.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{BufRead, BufReader, Read};

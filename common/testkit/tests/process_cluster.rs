@@ -1,5 +1,7 @@
 //! The process cluster itself: it becomes healthy, survives what tests do to it, and leaves nothing behind.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 use dfs_testkit::process::{ClusterOptions, ProcessCluster, until};
 use std::path::{Path, PathBuf};
 use std::time::Duration;

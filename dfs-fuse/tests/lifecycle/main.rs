@@ -1,5 +1,7 @@
 //! From the command line to the end of the daemon: what `dfs-mount` says, when it returns, and what it leaves.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 mod command_line;
 mod daemon;
 mod ending;

@@ -4,6 +4,8 @@
 //! mounted again, and what the checks left must look the same. With `DFS_TEST_CONTROL_DIR` set to a local directory the
 //! same runs there.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 mod content;
 mod directory;
 mod lock;

@@ -1,5 +1,7 @@
 //! `ls`, `mkdir`, `rm`, `stat`, `connect`, `status` and `admin nodes` on a real cluster.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 mod common;
 
 use common::TestCluster;

@@ -1,5 +1,7 @@
 //! `dfs upload` and `dfs download` on a real cluster.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 mod common;
 
 use common::{TestCluster, assert_same, make_tree};

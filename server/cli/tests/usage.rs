@@ -1,5 +1,7 @@
 //! `dfs` without a cluster: arguments, exit codes, and the sentences of its errors.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 use dfs_testkit::process::{Finished, attempt, until, within};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
