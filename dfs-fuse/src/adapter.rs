@@ -10,7 +10,7 @@ use crate::capability::{CAPABILITY, Capabilities};
 use crate::convert::{self, OpenFile, ino, name, open_flags};
 use crate::directory::{Directories, Sink};
 use bytes::Bytes;
-use dfs_client::{Client, OpenFlags};
+use dfs_client::{Client, Entry, OpenFlags};
 use dfs_common::attr::{FileKind, SetAttr};
 use dfs_common::session::Caller;
 use dfs_common::{ErrorKind, FsError, FsResult, Ino};
@@ -25,7 +25,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Largest read and write in one request, in bytes.
 const REQUEST_BYTES_MAX: u32 = 1 << 20;
@@ -258,7 +258,10 @@ impl Filesystem for Adapter {
 
     fn opendir(&self, request: &Request, directory: INodeNo, _flags: fuser::OpenFlags, reply: ReplyOpen) {
         let caller = Requester::from(request).with_groups();
-        let number = self.directories.open(ino(directory), caller);
+        // The kernel has just asked for them: nothing is waited for.
+        let attr = self.answers.try_at_once(self.client.getattr(ino(directory)));
+        let attr = attr.ok().flatten().and_then(Result::ok).map(|entry| entry.attr);
+        let number = self.directories.open(ino(directory), caller, attr);
         reply.opened(FileHandle(number), FopenFlags::empty());
     }
 
@@ -309,9 +312,19 @@ impl Filesystem for Adapter {
     // Inodes.
 
     fn getattr(&self, _request: &Request, file: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        let client = self.client.clone();
-        self.answers
-            .answer("getattr", reply, async move { client.getattr(ino(file)).await });
+        let (client, directories) = (self.client.clone(), self.directories.clone());
+        self.answers.answer("getattr", reply, async move {
+            match client.getattr(ino(file)).await {
+                Err(error) if error.kind() == ErrorKind::Stale => {
+                    let attr = directories.removed(ino(file)).ok_or(error)?;
+                    Ok(Entry {
+                        attr,
+                        valid_for: Duration::ZERO,
+                    })
+                }
+                found => found,
+            }
+        });
     }
 
     fn setattr(

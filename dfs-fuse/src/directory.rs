@@ -33,12 +33,14 @@ pub struct Directories {
 }
 
 impl Directories {
-    /// Opens one, to be read with the rights of `caller` whoever holds it later; gives its number.
-    pub fn open(&self, ino: Ino, caller: Caller) -> u64 {
+    /// Opens one, to be read with the rights of `caller` whoever holds it later; gives its number. `attr` is what it is
+    /// taken for should it be removed while it is open.
+    pub fn open(&self, ino: Ino, caller: Caller, attr: Option<Attr>) -> u64 {
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let directory = Directory {
             ino,
             caller,
+            attr,
             rest: Mutex::default(),
         };
         self.open.lock().insert(number, Arc::new(directory));
@@ -54,6 +56,18 @@ impl Directories {
         found.ok_or_else(|| FsError::new(ErrorKind::BadHandle, "the directory is not open"))
     }
 
+    /// Attributes of a directory that was removed while it was open here: it has no links and no entries.
+    pub fn removed(&self, ino: Ino) -> Option<Attr> {
+        let open = self.open.lock();
+        let mut attr = open
+            .values()
+            .find(|directory| directory.ino == ino)?
+            .attr
+            .clone()?;
+        (attr.nlink, attr.size) = (0, 0);
+        Some(attr)
+    }
+
     /// Closes one.
     pub fn close(&self, number: u64) {
         self.open.lock().remove(&number);
@@ -65,6 +79,7 @@ impl Directories {
 pub struct Directory {
     ino: Ino,
     caller: Caller,
+    attr: Option<Attr>,
     rest: Mutex<Rest>,
 }
 
@@ -244,9 +259,9 @@ mod tests {
     #[test]
     fn numbers_of_open_directories_are_not_reused() {
         let directories = Directories::default();
-        let first = directories.open(Ino::ROOT, Caller::root());
+        let first = directories.open(Ino::ROOT, Caller::root(), None);
         directories.close(first);
-        let second = directories.open(Ino(2), Caller::root());
+        let second = directories.open(Ino(2), Caller::root(), None);
         assert_ne!(first, second);
         assert_eq!(directories.get(first).unwrap_err().kind(), ErrorKind::BadHandle);
         assert_eq!(directories.get(second).unwrap().ino, Ino(2));
@@ -257,6 +272,7 @@ mod tests {
         let directory = Directory {
             ino: Ino::ROOT,
             caller: Caller::root(),
+            attr: None,
             rest: Mutex::default(),
         };
         let set = |after, attrs| {

@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 /// Threads that take requests from the kernel; each has a buffer of one request.
-const REQUEST_THREADS: std::ops::RangeInclusive<usize> = 4..=8;
+const REQUEST_THREADS: std::ops::RangeInclusive<usize> = 2..=8;
 const WORKER_THREADS: std::ops::RangeInclusive<usize> = 2..=16;
 /// Blocking work of the client and of unmounting.
 const BLOCKING_THREADS_MAX: usize = 64;
