@@ -650,19 +650,31 @@ async fn thousands_of_refused_writes_and_dropped_reads_do_not_cost_the_connectio
     *store.refuse.lock().unwrap() = Some(FsError::new(ErrorKind::NoSpace, "the disk is full"));
     let server = serve(&store).await;
     let client = client(server.address);
-    for _ in 0..1500 {
-        let error = client
-            .write_chunk(write(2, &content, WIRE_FRAME_BYTES))
-            .await
-            .unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+    let refused = (0..8).map(|_| {
+        let (client, content) = (client.clone(), content.clone());
+        tokio::spawn(async move {
+            for _ in 0..150 {
+                let error = client
+                    .write_chunk(write(2, &content, WIRE_FRAME_BYTES))
+                    .await
+                    .unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+            }
+        })
+    });
+    for task in refused.collect::<Vec<_>>() {
+        task.await.unwrap();
     }
-    for _ in 0..1500 {
+    for early in 0..2500 {
         let mut pieces = client
             .read_chunk(permit(1, ChunkAccess::Read), 0, 1 << 20)
             .await
             .unwrap();
-        let _ = pieces.next().now_or_never();
+        if early % 2 == 0 {
+            let _ = pieces.next().now_or_never();
+        } else {
+            pieces.next().await.unwrap().unwrap();
+        }
     }
     assert!(read(&client, 1, 0, 1 << 20).await.unwrap() == content);
     drop(client);
