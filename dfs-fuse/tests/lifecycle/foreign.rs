@@ -1,30 +1,58 @@
 //! Mounted by others: by mount(8), and by a user who is not root.
 
 use super::{Daemon, LIMIT, cluster};
-use dfs_testkit::process::{Program, attempt, until};
+use dfs_testkit::process::{ProcessCluster, Program, attempt, until};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown, symlink};
+use std::path::Path;
 use std::process::Command;
 
 /// `nobody`: the mount helper wants a user who has a name.
 const USER: u32 = 65_534;
 
-/// What mount(8) looks for when it shall mount the type `fuse.dfs`. It is put there for one command only, in a mount
-/// namespace of its own, so that the machine stays as it is; mount and use happen in that namespace too.
+/// What mount(8) looks for when it shall mount the type `fuse.dfs`.
 #[test]
 fn mount_command_mounts_by_type() {
+    mounts_by_type(|cluster, helpers| {
+        symlink(
+            cluster.binaries().path(Program::Mount),
+            helpers.join("mount.fuse.dfs"),
+        )
+        .unwrap();
+        "/sbin"
+    });
+}
+
+/// Where there is no such helper, mount(8) runs mount.fuse, and that a program named like the type.
+#[test]
+fn mount_command_mounts_through_the_helper_of_fuse() {
+    if !Path::new("/sbin/mount.fuse").exists() {
+        eprintln!("skipped: mount.fuse is not there");
+        return;
+    }
+    mounts_by_type(|cluster, helpers| {
+        for program in [Program::Cli, Program::Mount] {
+            fs::copy(
+                cluster.binaries().path(program),
+                helpers.join(program.file_name()),
+            )
+            .unwrap();
+        }
+        "/usr/local/bin"
+    });
+}
+
+/// What `install` puts into a directory and where that belongs is there for one command only, in a mount namespace of its
+/// own, so that the machine stays as it is; mount and use happen in that namespace too.
+fn mounts_by_type(install: impl FnOnce(&ProcessCluster, &Path) -> &'static str) {
     let cluster = cluster();
     let daemon = Daemon::none(&cluster, "mnt");
     let helpers = cluster.base().subdir("helpers");
-    symlink(
-        cluster.binaries().path(Program::Mount),
-        helpers.join("mount.fuse.dfs"),
-    )
-    .unwrap();
+    let place = install(&cluster, &helpers);
     let script = r#"
         set -e
         mount --make-rprivate /
-        mount --bind "$HELPERS" "$(readlink -f /sbin)"
+        mount --bind "$HELPERS" "$(readlink -f "$PLACE")"
         mount -t fuse.dfs -o rw,noatime,_netdev,log="$LOG" "$SOURCE" "$MOUNTPOINT"
         findmnt -n -o FSTYPE,SOURCE,OPTIONS "$MOUNTPOINT"
         echo content > "$MOUNTPOINT/file"
@@ -36,6 +64,7 @@ fn mount_command_mounts_by_type() {
         Command::new("unshare")
             .args(["--mount", "sh", "-c", script])
             .env("HELPERS", &helpers)
+            .env("PLACE", place)
             .env("LOG", cluster.base().path().join("mnt.log"))
             .env("SOURCE", cluster.coordinator())
             .env("MOUNTPOINT", daemon.path()),

@@ -8,6 +8,7 @@ mod commands;
 mod context;
 mod format;
 mod local;
+mod mount_type;
 mod output;
 mod path;
 mod progress;
@@ -39,7 +40,14 @@ const RUNTIME_END: Duration = Duration::from_secs(1);
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
-        Err(error) => return usage(&error),
+        Err(error) => {
+            let args: Vec<_> = std::env::args_os().skip(1).collect();
+            if let Some(why) = mount_type::become_mount(&args) {
+                eprintln!("dfs: dfs-mount cannot be run: {why}");
+                return ExitCode::from(EXIT_FAILED);
+            }
+            return usage(&error);
+        }
     };
     // Results and errors are what users see; logs only when they ask.
     if std::env::var_os("DFS_LOG").is_some() {
