@@ -1,7 +1,8 @@
 //! From a request's future to its reply.
 //!
 //! A future is polled once on the thread that took the request; most are ready then, which saves a change of threads. One
-//! that must wait becomes a task, so that no request waits behind another's. Invariant: every request is answered exactly
+//! that must wait is left alone until it is woken, and becomes a task then, so that no request waits behind another's.
+//! Invariant: every request is answered exactly
 //! once, also when its handler panics (EIO) or when the mount has ended (ENOTCONN).
 
 use crate::convert::{OpenFile, Totals, attr, errno};
@@ -14,12 +15,14 @@ use fuser::{
     ReplyStatfs, ReplyWrite, ReplyXattr,
 };
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use nix::libc;
+use parking_lot::Mutex;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
@@ -105,9 +108,15 @@ impl Answers {
                 tracing::error!(operation, "a request failed by a panic");
             }
         });
-        let mut task = guarded.boxed();
-        if self.poll_once(task.as_mut()).is_none() {
-            self.tasks.spawn_on(task, &self.runtime);
+        let mut task = self.tasks.track_future(guarded).boxed();
+        let parked = Arc::new(Parked {
+            runtime: self.runtime.clone(),
+            place: Mutex::new(Place::BeingPolled),
+        });
+        let waker = Waker::from(parked.clone());
+        let _inside = self.runtime.enter();
+        if task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+            parked.park(task);
         }
     }
 
@@ -116,16 +125,64 @@ impl Answers {
     /// # Errors
     /// `Err` if it panicked.
     pub fn try_at_once<T>(&self, work: impl Future<Output = T>) -> std::thread::Result<Option<T>> {
-        std::panic::catch_unwind(AssertUnwindSafe(|| self.poll_once(pin!(work))))
+        let poll = || {
+            let _inside = self.runtime.enter();
+            // Nobody need be woken: it is dropped.
+            pin!(work).poll(&mut Context::from_waker(Waker::noop()))
+        };
+        match std::panic::catch_unwind(AssertUnwindSafe(poll))? {
+            Poll::Ready(value) => Ok(Some(value)),
+            Poll::Pending => Ok(None),
+        }
+    }
+}
+
+/// A request that waits: its first wake makes it a task. To make it one at once would cost a thread's wake and a poll that
+/// only says again that it waits.
+struct Parked {
+    runtime: Handle,
+    place: Mutex<Place>,
+}
+
+enum Place {
+    /// With the thread that took the request.
+    BeingPolled,
+    /// Woken while it was.
+    Woken,
+    /// Here.
+    Waiting(BoxFuture<'static, ()>),
+    /// With the runtime.
+    Gone,
+}
+
+impl Parked {
+    /// Keeps `task` until it is woken.
+    fn park(&self, task: BoxFuture<'static, ()>) {
+        let mut place = self.place.lock();
+        if let Place::Woken = *place {
+            *place = Place::Gone;
+            drop(place);
+            self.runtime.spawn(task);
+        } else {
+            *place = Place::Waiting(task);
+        }
+    }
+}
+
+impl Wake for Parked {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
     }
 
-    fn poll_once<F: Future + ?Sized>(&self, work: std::pin::Pin<&mut F>) -> Option<F::Output> {
-        let _inside = self.runtime.enter();
-        // Nobody need be woken: a future that is pending is polled again by its task.
-        let mut context = Context::from_waker(Waker::noop());
-        match work.poll(&mut context) {
-            Poll::Ready(value) => Some(value),
-            Poll::Pending => None,
+    fn wake_by_ref(self: &Arc<Self>) {
+        let mut place = self.place.lock();
+        match std::mem::replace(&mut *place, Place::Gone) {
+            Place::BeingPolled | Place::Woken => *place = Place::Woken,
+            Place::Waiting(task) => {
+                drop(place);
+                self.runtime.spawn(task);
+            }
+            Place::Gone => {}
         }
     }
 }
@@ -278,6 +335,43 @@ mod tests {
         assert!(sent.try_recv().is_err());
         go.send(8).unwrap();
         assert_eq!(sent.recv_timeout(SOON), Ok(Ok(8)));
+    }
+
+    #[test]
+    fn work_that_is_woken_while_it_is_polled_goes_on() {
+        let runtime = runtime();
+        let answers = Answers::new(runtime.handle().clone());
+        let (reply, sent) = reply();
+        answers.answer("test", reply, async {
+            for _ in 0..10 {
+                let mut first = true;
+                std::future::poll_fn(|context| {
+                    context.waker().wake_by_ref();
+                    match std::mem::take(&mut first) {
+                        true => Poll::Pending,
+                        false => Poll::Ready(()),
+                    }
+                })
+                .await;
+            }
+            Ok(9)
+        });
+        assert_eq!(sent.recv_timeout(SOON), Ok(Ok(9)));
+    }
+
+    #[test]
+    fn work_that_waits_is_dropped_with_what_it_waits_for() {
+        let runtime = runtime();
+        let answers = Answers::new(runtime.handle().clone());
+        let (reply, sent) = reply();
+        let (go, wait) = tokio::sync::oneshot::channel::<u32>();
+        answers.answer("test", reply, async move {
+            wait.await.map_err(|_| FsError::from(ErrorKind::Io))
+        });
+        drop(go);
+        assert_eq!(sent.recv_timeout(SOON), Ok(Err(libc::EIO)));
+        answers.close();
+        runtime.block_on(answers.finished());
     }
 
     #[test]
