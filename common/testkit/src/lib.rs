@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used)] // the whole crate is test code
 
+pub mod alternating;
 pub mod call;
 #[cfg(feature = "cluster")]
 pub mod client_target;

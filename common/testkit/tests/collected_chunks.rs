@@ -45,9 +45,10 @@ fn chunk_files(cluster: &InProcessCluster) -> usize {
         .sum()
 }
 
-async fn until_no_chunk_is_left(cluster: &InProcessCluster) {
+/// Waits for the collector; it must not go further.
+async fn until_chunks_are_left(cluster: &InProcessCluster, wanted: usize) {
     let deadline = Instant::now() + Duration::from_secs(60);
-    while chunk_files(cluster) > 0 {
+    while chunk_files(cluster) > wanted {
         assert!(
             Instant::now() < deadline,
             "{} chunk files are left",
@@ -55,6 +56,7 @@ async fn until_no_chunk_is_left(cluster: &InProcessCluster) {
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    assert_eq!(chunk_files(cluster), wanted);
 }
 
 async fn collecting_at_once() -> InProcessCluster {
@@ -144,7 +146,7 @@ async fn late_commit_of_a_collected_chunk_is_refused() {
         by_handle: true,
     };
     apply(4, cut).await.unwrap();
-    until_no_chunk_is_left(&cluster).await;
+    until_chunks_are_left(&cluster, 0).await;
     for (number, chunks) in [(5, with_receipts()), (6, Vec::new())] {
         let late = apply(number, commit(chunks)).await.unwrap_err();
         assert!(
@@ -167,7 +169,7 @@ async fn removed_files_leave_nothing_on_the_datanodes_and_others_stay() {
     };
     let name = |text: &'static str| Name::new(text.as_bytes()).unwrap();
     let kept = vec![5; 700_000];
-    for text in ["kept", "removed"] {
+    for text in ["kept", "removed", "removed later"] {
         let made = client
             .create(&root, Ino::ROOT, &name(text), 0o644, true, flags)
             .await
@@ -176,18 +178,7 @@ async fn removed_files_leave_nothing_on_the_datanodes_and_others_stay() {
         client.flush(made.handle).await.unwrap();
         client.release(made.handle).await;
     }
-    let both = chunk_files(&cluster);
-    client.unlink(&root, Ino::ROOT, &name("removed")).await.unwrap();
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while chunk_files(&cluster) * 2 > both {
-        assert!(
-            Instant::now() < deadline,
-            "{} of {both} chunk files are left",
-            chunk_files(&cluster)
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert_eq!(chunk_files(&cluster) * 2, both);
+    // Another client opens one of them and reads nothing yet.
     let reader = cluster.client().await;
     let ino = reader
         .lookup(&root, Ino::ROOT, &name("kept"))
@@ -196,14 +187,22 @@ async fn removed_files_leave_nothing_on_the_datanodes_and_others_stay() {
         .attr
         .ino;
     let handle = reader.open(&root, ino, flags).await.unwrap().handle;
-    assert!(reader.read(handle, 0, 700_000).await.unwrap() == kept);
+    let each = chunk_files(&cluster) / 3;
+    assert!(each > 0);
+    client.unlink(&root, Ino::ROOT, &name("removed")).await.unwrap();
+    until_chunks_are_left(&cluster, 2 * each).await;
     client.unlink(&root, Ino::ROOT, &name("kept")).await.unwrap();
+    client
+        .unlink(&root, Ino::ROOT, &name("removed later"))
+        .await
+        .unwrap();
+    until_chunks_are_left(&cluster, each).await;
     assert!(
         reader.read(handle, 0, 700_000).await.unwrap() == kept,
         "it is open"
     );
     reader.release(handle).await;
-    until_no_chunk_is_left(&cluster).await;
+    until_chunks_are_left(&cluster, 0).await;
     for client in [client, reader] {
         client.shutdown(Duration::from_secs(20)).await.unwrap();
     }
