@@ -3,6 +3,8 @@
 //! No logic of the file system is here: what an operation means is decided by the client and the coordinator. What is not
 //! answered at all (locks, access, ioctl and the like) the kernel does by itself, or it is refused as POSIX has it.
 //! Invariant: a callback returns without waiting for the network.
+//!
+//! It is longer than other files because the trait is one block.
 
 use crate::answer::{Answers, CreatedFile, XattrValue, refused, send};
 use crate::caller::Requester;
@@ -426,15 +428,15 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, request: &Request, file: INodeNo, called: &OsStr, reply: ReplyEmpty) {
-        let (client, requester, called) = (
-            self.client.clone(),
-            Requester::from(request),
-            called.as_bytes().to_vec(),
-        );
+        let (client, requester) = (self.client.clone(), Requester::from(request));
+        let called = called.as_bytes().to_vec();
         self.answers.answer("removexattr", reply, async move {
-            client
-                .removexattr(&requester.with_groups(), ino(file), &called)
-                .await
+            let caller = match called == CAPABILITY {
+                // The kernel takes it away with a write, whoever writes; anybody else it asks for the right to.
+                true => Caller::root(),
+                false => requester.with_groups(),
+            };
+            client.removexattr(&caller, ino(file), &called).await
         });
     }
 

@@ -92,7 +92,7 @@ Mount options:
                          for mount(8); accepted
 An unknown option is an error.
 
-In /etc/fstab, with a link /sbin/mount.fuse.dfs to this program:
+In /etc/fstab, with this program and `dfs` in /usr/local/bin, or a link /sbin/mount.fuse.dfs to this program:
   HOST:PORT  /mnt/dfs  fuse.dfs  _netdev,nofail  0  0
 
 Logs go to standard error in the foreground. A daemon of root logs to /var/log/dfs-mount.log, of another user to

@@ -19,6 +19,7 @@ crate::checks![
     user_attributes_need_permission,
     trusted_attributes_are_roots,
     user_attributes_are_for_files_and_directories,
+    capability_goes_with_a_write_by_anybody,
 ];
 
 fn file(dir: &Path) -> std::path::PathBuf {
@@ -176,4 +177,39 @@ fn user_attributes_are_for_files_and_directories(dir: &Path) {
     );
     let path = file(dir);
     assert_eq!(errno(set_xattr(&path, b"nonsense.name", b"value", 0)), EOPNOTSUPP);
+}
+
+fn capability_goes_with_a_write_by_anybody(dir: &Path) {
+    const CAPABILITY: &[u8] = b"security.capability";
+    // Revision 2, effective; CAP_NET_RAW permitted.
+    let mut value = [0; 20];
+    (value[0], value[3], value[5]) = (1, 2, 0x20);
+    let path = file(dir);
+    fs::set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
+    let append = || {
+        use std::io::Write;
+        fs::File::options().append(true).open(&path)?.write_all(b"more")
+    };
+    for user in [User::plain(0), User::plain(1234)] {
+        as_user(user, append).unwrap();
+        assert_eq!(
+            errno(get_xattr(&path, CAPABILITY)),
+            ENODATA,
+            "a file without one stays so"
+        );
+        set_xattr(&path, CAPABILITY, &value, 0).unwrap();
+        assert_eq!(get_xattr(&path, CAPABILITY).unwrap(), value);
+        as_user(user, append).unwrap();
+        assert_eq!(
+            errno(get_xattr(&path, CAPABILITY)),
+            ENODATA,
+            "written by {user:?}"
+        );
+    }
+    set_xattr(&path, CAPABILITY, &value, 0).unwrap();
+    assert_eq!(
+        errno(as_user(User::plain(1234), || remove_xattr(&path, CAPABILITY))),
+        EPERM
+    );
+    assert_eq!(get_xattr(&path, CAPABILITY).unwrap(), value);
 }
