@@ -41,6 +41,30 @@ pub struct Context {
 pub struct Cluster {
     /// Files by path, as the user.
     pub paths: Arc<PathApi>,
+    client: Client,
+    patience: Duration,
+}
+
+impl Cluster {
+    /// `work` that the client library holds up while too much is unsaved, which has no end of its own: given up when it was
+    /// held up for the whole timeout and a server is being waited for. It must be safe to drop.
+    ///
+    /// # Errors
+    /// `Unavailable` then, with what is being waited for.
+    pub async fn held_up<T>(&self, work: impl Future<Output = FsResult<T>>) -> FsResult<T> {
+        tokio::pin!(work);
+        loop {
+            if let Ok(result) = tokio::time::timeout(self.patience, &mut work).await {
+                return result;
+            }
+            // Without one the disks are slow: that is no reason to give up.
+            if let Some(waiting) = self.client.waiting().into_iter().next() {
+                let secs = self.patience.as_secs_f64();
+                let text = format!("nothing could be saved for {secs} s: {waiting}");
+                return Err(FsError::new(ErrorKind::Unavailable, text));
+            }
+        }
+    }
 }
 
 impl Context {
@@ -63,6 +87,8 @@ impl Context {
         let client = self.stoppable(self.connect()).await?;
         let cluster = Cluster {
             paths: Arc::new(client.paths(self.caller.clone())),
+            client: client.clone(),
+            patience: self.timeout,
         };
         let result = tokio::select! {
             result = work(cluster) => result,
@@ -107,8 +133,12 @@ impl Context {
         loop {
             tokio::time::sleep(NOTES).await;
             let waiting = client.waiting();
-            if !waiting.is_empty() {
-                self.output.note(&format!("waiting for {}", waiting.join("; ")));
+            if let Some(first) = waiting.first() {
+                let more = match waiting.len() - 1 {
+                    0 => String::new(),
+                    more => format!(" (and {more} more)"),
+                };
+                self.output.note(&format!("still waiting: {first}{more}"));
             }
         }
     }

@@ -3,12 +3,12 @@
 //! Invariant: what was begun under a temporary name is finished or taken back, as long as the cluster answers.
 
 use super::walk::Found;
-use crate::context::interrupted;
+use crate::context::{Cluster, interrupted};
 use crate::local::{atime_of, kind_of, local_error, mtime_of, read_pieces};
 use crate::path::DfsPath;
 use crate::progress::{FileProgress, Progress};
 use crate::transfer::{About, Copied, Failure, blocking, unless};
-use dfs_client::{FileWriter, PathApi};
+use dfs_client::FileWriter;
 use dfs_common::attr::{Attr, FileKind, SetAttr, SetTime};
 use dfs_common::op::RenameMode;
 use dfs_common::{ErrorKind, FsResult};
@@ -28,8 +28,8 @@ const SETTLING: Duration = Duration::from_secs(5);
 
 /// Everything that copying one file needs.
 pub(super) struct Job {
-    /// Files in DFS.
-    pub(super) paths: Arc<PathApi>,
+    /// Where to.
+    pub(super) cluster: Cluster,
     /// Cancelled when the copy shall be given up.
     pub(super) stop: CancellationToken,
     /// The bars.
@@ -66,7 +66,7 @@ impl Job {
     }
 
     async fn exists(&self, target: &DfsPath) -> Result<bool, Failure> {
-        match unless(&self.stop, self.paths.stat(target.as_bytes(), false)).await {
+        match unless(&self.stop, self.cluster.paths.stat(target.as_bytes(), false)).await {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error).about(target.as_bytes()),
@@ -85,7 +85,7 @@ impl Job {
         let file = blocking(move || std::fs::File::open(local).map_err(local_error)).await;
         let file = file.about(source)?;
         let mode = found.metadata.mode() & 0o777 & !self.umask;
-        let opening = self.paths.writer(target, mode, self.overwrite);
+        let opening = self.cluster.paths.writer(target, mode, self.overwrite);
         let mut writer = match unless(&self.stop, opening).await {
             Err(error) if error.kind() == ErrorKind::Exists && !self.overwrite => return Ok(Copied::Skipped),
             opened => opened.about(target)?,
@@ -93,7 +93,7 @@ impl Job {
         let bar = self.progress.file(source, size);
         let (sender, mut pieces) = mpsc::channel(PIECES_QUEUE);
         let reader = tokio::task::spawn_blocking(move || read_pieces(file, &sender));
-        let copying = copy(&mut writer, &mut pieces, &bar, source, target);
+        let copying = copy(&self.cluster, &mut writer, &mut pieces, &bar, source, target);
         let copied = tokio::select! {
             biased;
             () = self.stop.cancelled() => Err(interrupted()).about(source),
@@ -123,7 +123,7 @@ impl Job {
         };
         if self.preserve {
             let set = self.attributes(&found.metadata, &made);
-            unless(&self.stop, self.paths.set_attributes(target, set, false))
+            unless(&self.stop, self.cluster.paths.set_attributes(target, set, false))
                 .await
                 .about(target)?;
         }
@@ -149,7 +149,7 @@ impl Job {
                 mtime: Some(SetTime::At(mtime_of(&found.metadata))),
                 ..SetAttr::default()
             };
-            unless(&self.stop, self.paths.set_attributes(target, set, false))
+            unless(&self.stop, self.cluster.paths.set_attributes(target, set, false))
                 .await
                 .about(target)?;
         }
@@ -159,7 +159,7 @@ impl Job {
     /// Makes a link; one that is there is replaced at once by way of a temporary name. False if it was left alone.
     async fn link(&self, target: &DfsPath, points_to: &[u8]) -> FsResult<bool> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
-        match self.paths.symlink(target.as_bytes(), points_to).await {
+        match self.cluster.paths.symlink(target.as_bytes(), points_to).await {
             Err(error) if error.kind() == ErrorKind::Exists => {}
             made => return made.map(|_| true),
         }
@@ -169,14 +169,18 @@ impl Job {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!(".dfs-upload-{}-{}-{number}", std::process::id(), time_stamp());
         let temporary = target.parent().join(name.as_bytes());
-        self.paths.symlink(temporary.as_bytes(), points_to).await?;
+        self.cluster
+            .paths
+            .symlink(temporary.as_bytes(), points_to)
+            .await?;
         let renamed = self
+            .cluster
             .paths
             .rename(temporary.as_bytes(), target.as_bytes(), RenameMode::Replace)
             .await;
         if renamed.is_err() {
             // What made the renaming fail counts, not this.
-            let _ = self.paths.remove(temporary.as_bytes()).await;
+            let _ = self.cluster.paths.remove(temporary.as_bytes()).await;
         }
         renamed.map(|()| true)
     }
@@ -189,6 +193,7 @@ fn time_stamp() -> u64 {
 }
 
 async fn copy(
+    cluster: &Cluster,
     writer: &mut FileWriter,
     pieces: &mut mpsc::Receiver<FsResult<Vec<u8>>>,
     bar: &FileProgress,
@@ -198,7 +203,7 @@ async fn copy(
     let mut bytes = 0;
     while let Some(piece) = pieces.recv().await {
         let piece = piece.about(source)?;
-        writer.write(&piece).await.about(target)?;
+        cluster.held_up(writer.write(&piece)).await.about(target)?;
         bytes += piece.len() as u64;
         bar.advance(piece.len() as u64);
     }

@@ -11,7 +11,6 @@ use crate::context::{Cluster, Context};
 use crate::local::kind_of;
 use crate::path::{DfsPath, base_name};
 use crate::transfer::{About, Copied, Done, Failure, Transfers, unless};
-use dfs_client::PathApi;
 use dfs_common::attr::{FileKind, SetAttr};
 use dfs_common::{ErrorKind, FsError, FsResult};
 use job::Job;
@@ -19,7 +18,6 @@ use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use tokio::sync::mpsc;
 use walk::{Found, walk};
 
@@ -38,7 +36,7 @@ async fn all(context: &Context, args: UploadArgs, cluster: Cluster) -> FsResult<
     let mut upload = Upload {
         context,
         copy: args.copy,
-        paths: cluster.paths,
+        cluster,
         transfers: Transfers::new(context, args.copy.verbose, "upload"),
         directories: Vec::new(),
         missing: Vec::new(),
@@ -50,7 +48,7 @@ async fn all(context: &Context, args: UploadArgs, cluster: Cluster) -> FsResult<
 struct Upload<'a> {
     context: &'a Context,
     copy: CopyArgs,
-    paths: Arc<PathApi>,
+    cluster: Cluster,
     transfers: Transfers<'a>,
     /// Directories whose attributes are set when everything is in them.
     directories: Vec<(DfsPath, SetAttr)>,
@@ -61,7 +59,7 @@ struct Upload<'a> {
 impl Upload<'_> {
     async fn sources(&mut self, sources: &[PathBuf], destination: &DfsPath) -> FsResult<()> {
         let stop = self.transfers.stop().clone();
-        let into = match unless(&stop, self.paths.stat(destination.as_bytes(), true)).await {
+        let into = match unless(&stop, self.cluster.paths.stat(destination.as_bytes(), true)).await {
             Ok(attr) => attr.kind == FileKind::Directory,
             Err(error) if error.kind() == ErrorKind::NotFound => false,
             Err(error) => return Err(error.context(destination)),
@@ -88,7 +86,12 @@ impl Upload<'_> {
         }
         self.transfers.drain().await?;
         for (path, set) in std::mem::take(&mut self.directories).into_iter().rev() {
-            if let Err(error) = unless(&stop, self.paths.set_attributes(path.as_bytes(), set, true)).await {
+            if let Err(error) = unless(
+                &stop,
+                self.cluster.paths.set_attributes(path.as_bytes(), set, true),
+            )
+            .await
+            {
                 self.context.failed(path.as_bytes(), error)?;
             }
         }
@@ -184,7 +187,7 @@ impl Upload<'_> {
 
     fn job(&self) -> Job {
         Job {
-            paths: self.paths.clone(),
+            cluster: self.cluster.clone(),
             stop: self.transfers.stop().clone(),
             progress: self.transfers.progress().clone(),
             overwrite: !self.copy.no_clobber,
@@ -202,7 +205,7 @@ impl Upload<'_> {
         // So that something can be put into it; the wanted mode comes last.
         let first = wanted | 0o700;
         let made = match found.target.name() {
-            Some(_) => self.paths.mkdir(path, first, false).await,
+            Some(_) => self.cluster.paths.mkdir(path, first, false).await,
             None => Err(ErrorKind::Exists.into()),
         };
         match made {
@@ -212,7 +215,7 @@ impl Upload<'_> {
             }
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::Exists => {
-                let attr = self.paths.stat(path, found.root).await?;
+                let attr = self.cluster.paths.stat(path, found.root).await?;
                 if attr.kind != FileKind::Directory {
                     return Err(FsError::new(
                         ErrorKind::NotDirectory,
