@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Kills per test.
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 3;
 /// Acknowledged steps before a kill; a random number below is added.
 const STEPS: usize = 60;
 const LIMIT: Duration = Duration::from_secs(120);
