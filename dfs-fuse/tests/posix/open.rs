@@ -1,6 +1,7 @@
 //! Flags of open, and files that are open while their names change.
 
-use crate::sys::errno;
+use crate::sys::{Map, errno};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc::{EBADF, EEXIST, EISDIR, ELOOP, ENOENT, ENOTDIR, O_DIRECTORY, O_DSYNC, O_NOFOLLOW, O_SYNC};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -13,6 +14,8 @@ crate::checks![
     truncating_open_empties,
     append_writes_at_the_end_whatever_the_offset,
     concurrent_appends_are_all_there,
+    append_flag_is_put_on_and_taken_off,
+    map_of_a_file_opened_to_append_changes_in_place,
     unlinked_file_stays_usable_until_closed,
     replaced_file_stays_readable,
     wrong_kind_is_refused,
@@ -98,6 +101,54 @@ fn concurrent_appends_are_all_there(dir: &Path) {
         .collect();
     assert_eq!(text.lines().count(), expected.len());
     assert_eq!(text.lines().map(str::to_owned).collect::<BTreeSet<_>>(), expected);
+}
+
+fn append_flag_is_put_on_and_taken_off(dir: &Path) {
+    let path = dir.join("file");
+    let set = |file: &File, flags| fcntl(file, FcntlArg::F_SETFL(flags)).unwrap();
+    fs::write(&path, "0123").unwrap();
+    let file = File::options().append(true).open(&path).unwrap();
+    file.write_all_at(b"45", 0).unwrap();
+    set(&file, OFlag::empty());
+    file.write_all_at(b"A", 0).unwrap();
+    set(&file, OFlag::O_APPEND);
+    file.write_all_at(b"67", 0).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"A1234567");
+    let file = File::options().write(true).open(&path).unwrap();
+    set(&file, OFlag::O_APPEND);
+    file.write_all_at(b"89", 0).unwrap();
+    set(&file, OFlag::empty());
+    file.write_all_at(b"B", 1).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"AB23456789");
+}
+
+fn map_of_a_file_opened_to_append_changes_in_place(dir: &Path) {
+    let path = dir.join("file");
+    let mut file = File::options()
+        .append(true)
+        .read(true)
+        .create_new(true)
+        .open(&path)
+        .unwrap();
+    let length = 10_000;
+    file.write_all(&vec![b'.'; length]).unwrap();
+    let mut map = Map::new(&file, length);
+    map.bytes()[5_000] = b'A';
+    map.sync();
+    file.write_all(b"end").unwrap();
+    let mut expected = vec![b'.'; length];
+    expected[5_000] = b'A';
+    expected.extend_from_slice(b"end");
+    assert!(fs::read(&path).unwrap() == expected);
+    // Also when it has no name any more.
+    fs::remove_file(&path).unwrap();
+    map.bytes()[0] = b'B';
+    map.sync();
+    expected[0] = b'B';
+    let mut found = vec![0; expected.len()];
+    file.read_exact_at(&mut found, 0).unwrap();
+    assert!(found == expected);
+    assert_eq!(file.metadata().unwrap().len(), expected.len() as u64);
 }
 
 fn unlinked_file_stays_usable_until_closed(dir: &Path) {

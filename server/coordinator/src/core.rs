@@ -1,5 +1,6 @@
 //! A running coordinator's parts, put together from an open data directory.
 
+use crate::applier::reserve::{DISK_RESERVE_BYTES, DiskReserve};
 use crate::applier::{Applier, ApplierParts};
 use crate::cluster::health::{ClusterWorker, GroupMaker};
 use crate::cluster::placement::{Placement, Replication};
@@ -99,6 +100,7 @@ impl Core {
         let applier = Arc::new(Applier::start(ApplierParts {
             store: store.clone(),
             clock: clock.clone(),
+            reserve: DiskReserve::new(config.data_dir.clone(), DISK_RESERVE_BYTES),
             sessions: sessions.clone(),
             opens: opens.clone(),
             cluster: cluster.clone(),

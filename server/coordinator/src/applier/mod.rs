@@ -8,6 +8,7 @@
 pub mod failstop;
 mod group;
 mod replies;
+pub mod reserve;
 
 use crate::cluster::state::{ClusterState, NodeLoad, NodeSecret};
 use crate::session::opens::OpenTable;
@@ -23,6 +24,7 @@ use dfs_common::session::{Identity, OpenSession, SessionGrant, SessionSecret};
 use dfs_common::{ChunkId, ClusterId, ErrorKind, FsError, FsResult, Ino, NodeId, SessionId};
 use failstop::FailStop;
 use parking_lot::Mutex;
+use reserve::DiskReserve;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
@@ -33,6 +35,8 @@ pub struct ApplierParts {
     pub store: Arc<dyn MetaStore>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Room that is kept on the store's disk.
+    pub reserve: DiskReserve,
     /// Live sessions.
     pub sessions: Arc<SessionTable>,
     /// Open files.

@@ -87,6 +87,10 @@ impl Rig {
     }
 
     fn over(inner: Arc<dyn MetaStore>) -> Rig {
+        Rig::with_reserve(inner, 0)
+    }
+
+    fn with_reserve(inner: Arc<dyn MetaStore>, reserve_bytes: u64) -> Rig {
         if namespace::check_schema(&*inner).is_err() {
             let mut txn = Txn::new(&*inner);
             namespace::initialize(&mut txn, Default::default()).unwrap();
@@ -117,6 +121,7 @@ impl Rig {
         let applier = Applier::start(ApplierParts {
             store: store.clone(),
             clock: clock.clone(),
+            reserve: DiskReserve::new(std::env::temp_dir(), reserve_bytes),
             sessions: sessions.clone(),
             opens: opens.clone(),
             cluster: cluster.clone(),
@@ -644,5 +649,33 @@ async fn node_keeps_its_number_and_needs_its_secret() {
         rig.applier.register_node(registration(3)).await.unwrap(),
         NodeId(3)
     );
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nearly_full_disk_refuses_what_adds_and_lets_the_rest_go_on() {
+    let inner: Arc<dyn MetaStore> = Arc::new(MemoryStore::default());
+    let rig = Rig::over(inner.clone());
+    let me = rig.session().await;
+    rig.one(me, 1, create("file")).await.unwrap();
+    rig.one(me, 2, create("other")).await.unwrap();
+    rig.stop().await;
+
+    let rig = Rig::with_reserve(inner.clone(), u64::MAX);
+    rig.resume(me, Vec::new()).await.unwrap();
+    assert_eq!(kind(&rig.one(me, 3, mkdir("d")).await), ErrorKind::NoSpace);
+    assert_eq!(kind(&rig.one(me, 4, create("new")).await), ErrorKind::NoSpace);
+    // What was answered before is answered again, and room can be made.
+    assert!(rig.one(me, 1, create("file")).await.is_ok());
+    rig.one(me, 5, unlink("file")).await.unwrap();
+    assert_eq!(rig.names(), ["other"]);
+    rig.applier.check().unwrap();
+    rig.stop().await;
+
+    // The refused number was not used up.
+    let rig = Rig::over(inner);
+    rig.resume(me, Vec::new()).await.unwrap();
+    rig.one(me, 3, mkdir("d")).await.unwrap();
+    assert_eq!(rig.names().len(), 2);
     rig.stop().await;
 }

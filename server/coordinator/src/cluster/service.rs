@@ -11,11 +11,6 @@ use dfs_proto::{convert, status, v1};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
-/// The protocol that this coordinator speaks with datanodes.
-pub const PROTOCOL_VERSION: u32 = 1;
-/// Longest address, in bytes: a DNS name and a port.
-const ADDRESS_BYTES_MAX: usize = 261;
-
 /// Serves the cluster service on the coordinator's core.
 pub struct ClusterService {
     coordinator: Arc<CoordinatorService>,
@@ -40,15 +35,7 @@ fn node_secret(bytes: &[u8]) -> FsResult<NodeSecret> {
 
 /// Checks a registration and translates it.
 fn registration(core: &Core, request: v1::RegisterNodeRequest) -> FsResult<NodeRegistration> {
-    if request.protocol_version != PROTOCOL_VERSION {
-        return Err(FsError::new(
-            ErrorKind::UnknownVersion,
-            format!(
-                "datanode speaks protocol version {}, this coordinator {PROTOCOL_VERSION}: run the same release on both",
-                request.protocol_version
-            ),
-        ));
-    }
+    convert::check_protocol_version(request.protocol_version)?;
     let cluster = core.cluster_id.to_string();
     if !request.cluster.is_empty() && request.cluster != cluster {
         return Err(FsError::new(
@@ -61,14 +48,7 @@ fn registration(core: &Core, request: v1::RegisterNodeRequest) -> FsResult<NodeR
         ));
     }
     let uuid = uuid::Uuid::parse_str(&request.node_uuid).map_err(|_| invalid("a node uuid is a UUID"))?;
-    let port = request
-        .address
-        .rsplit_once(':')
-        .map(|(host, port)| (host, port.parse::<u16>()));
-    if request.address.len() > ADDRESS_BYTES_MAX || !matches!(port, Some((host, Ok(1..))) if !host.is_empty())
-    {
-        return Err(invalid("a datanode's address is host:port"));
-    }
+    convert::check_address(&request.address)?;
     Ok(NodeRegistration {
         uuid: uuid.to_string(),
         secret: node_secret(&request.node_secret)?,

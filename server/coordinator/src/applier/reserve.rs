@@ -1,0 +1,98 @@
+//! Room kept on the coordinator's disk, so that running full is an answer (`ENOSPC`) and not a failed commit.
+//!
+//! A store that cannot write its journal stops the coordinator for good ([`super::failstop`]). So operations that add
+//! metadata are refused while a reserve is still free; what removes or renames goes on, and makes room again.
+
+use dfs_common::op::Operation;
+use dfs_common::{ErrorKind, FsError, FsResult};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Bytes kept free: twice what the store gathers in memory before it writes a table.
+pub const DISK_RESERVE_BYTES: u64 = 64 << 20;
+
+/// Watches the file system of the data directory.
+pub struct DiskReserve {
+    directory: PathBuf,
+    reserve_bytes: u64,
+    used: AtomicBool,
+}
+
+impl DiskReserve {
+    /// Keeps `reserve_bytes` of the file system of `directory` free.
+    pub fn new(directory: PathBuf, reserve_bytes: u64) -> Self {
+        DiskReserve {
+            directory,
+            reserve_bytes,
+            used: AtomicBool::new(false),
+        }
+    }
+
+    /// Asks the file system (about a microsecond); the log says when the answer changes.
+    ///
+    /// # Errors
+    /// `NoSpace` if the reserve is being used; `Io` if the file system does not answer.
+    pub fn check(&self) -> FsResult<()> {
+        let stat = nix::sys::statvfs::statvfs(&self.directory)
+            .map_err(|errno| FsError::from(std::io::Error::from(errno)).context("asking for free space"))?;
+        let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+        let used = free < self.reserve_bytes;
+        let directory = self.directory.display();
+        if used && !self.used.swap(used, Ordering::Relaxed) {
+            tracing::error!(
+                %directory,
+                free_bytes = free,
+                reserve_bytes = self.reserve_bytes,
+                "the metadata disk is nearly full: nothing new is taken until there is room"
+            );
+        } else if !used && self.used.swap(used, Ordering::Relaxed) {
+            tracing::info!(%directory, free_bytes = free, "the metadata disk has room again");
+        }
+        if used {
+            return Err(FsError::new(
+                ErrorKind::NoSpace,
+                format!(
+                    "the coordinator's disk is nearly full ({free} bytes left): make room in {directory}"
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Whether `op` adds to the store beyond its reply. What removes, renames or changes in place does not.
+pub fn adds_metadata(op: &Operation) -> bool {
+    match op {
+        Operation::Mkdir { .. }
+        | Operation::Mknod { .. }
+        | Operation::Create { .. }
+        | Operation::Symlink { .. }
+        | Operation::Link { .. }
+        | Operation::Setxattr { .. }
+        | Operation::GrantChunks { .. }
+        | Operation::CommitWrite(_) => true,
+        Operation::Unlink { .. }
+        | Operation::Rmdir { .. }
+        | Operation::Rename { .. }
+        | Operation::Setattr { .. }
+        | Operation::Removexattr { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserve_is_asked_of_the_file_system() {
+        let dir = tempfile::tempdir().unwrap();
+        DiskReserve::new(dir.path().to_owned(), 0).check().unwrap();
+        let error = DiskReserve::new(dir.path().to_owned(), u64::MAX)
+            .check()
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoSpace);
+        assert!(error.message().contains("make room in"), "{error}");
+        let gone = DiskReserve::new(dir.path().join("gone"), 0).check().unwrap_err();
+        assert_ne!(gone.kind(), ErrorKind::NoSpace);
+    }
+}
