@@ -80,6 +80,9 @@ pub const CAPABILITY_VALIDITY: Duration = Duration::from_secs(3600);
 /// A chunk that no extent refers to any more is kept this long before its replicas are deleted: readers that hold an older
 /// map finish meanwhile.
 pub const FREED_CHUNK_DELAY: Duration = Duration::from_secs(60);
+/// An inode whose last name a rename gave to another one is kept this long, whether it is open or not: who has just looked the
+/// name up opens what it found.
+pub const REPLACED_INODE_KEPT: Duration = Duration::from_secs(5);
 /// Default deadline of one attempt of a unary call; the client tries again after it.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(10);
 

@@ -158,7 +158,7 @@ impl Core {
         self.workers.spawn(Arc::new(collector));
     }
 
-    /// Takes one open back, and lets the inode go if it was the last open of an orphan.
+    /// Takes one open back, and lets the inode go if it was the last open of an orphan that is not kept for others.
     ///
     /// # Errors
     /// `BadHandle` if the session does not have it open.
@@ -171,9 +171,9 @@ impl Core {
                 Counted::Settling => self.applier.barrier().await?,
             }
         }
-        match self.store.get(&namespace::keys::orphan(ino))? {
-            Some(_) => self.applier.release_orphan(session, ino).await,
-            None => Ok(()),
+        match namespace::orphans::holders(&*self.store, ino)?.contains(&session) {
+            true => self.applier.release_orphan(session, ino).await,
+            false => Ok(()),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The metadata service: sessions are checked, reads go to the store, mutations to the applier.
 
 use crate::core::Core;
-use crate::namespace::{OpenFiles, read};
+use crate::namespace::{OpenFiles, orphans, read};
 use crate::session::opens::Counted;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -91,7 +91,8 @@ impl Core {
         })
     }
 
-    /// What an open answers once it is counted. `again`: the session had the inode open before.
+    /// What an open answers once it is counted. `again`: the session had the inode open before. Without a name an inode is
+    /// opened again by its holders only, or by anybody who may, as long as the namespace keeps it.
     fn opened(
         &self,
         identity: &Identity,
@@ -104,8 +105,12 @@ impl Core {
         self.sessions.check(identity)?;
         let snapshot = self.store.snapshot()?;
         let attr = read::open_check(&*snapshot, caller, ino, access.0, access.1)?;
-        if attr.nlink == 0 && !again {
-            return Err(FsError::new(ErrorKind::Stale, "the file was removed"));
+        if attr.nlink == 0 {
+            let holders = orphans::holders(&*snapshot, ino)?;
+            let held = again && holders.contains(&identity.session);
+            if !held && !holders.contains(&orphans::NAMESPACE) {
+                return Err(FsError::new(ErrorKind::Stale, "the file was removed"));
+            }
         }
         let extents = self.extents(&*snapshot, identity, ino, 0, u64::MAX)?;
         Ok(Opened { attr, extents })

@@ -3,9 +3,9 @@
 use super::failstop::FailStop;
 use super::replies::{Known, Replies};
 use super::reserve::adds_metadata;
-use super::{ApplierParts, Command, EndStep, NodeRegistration, Reply};
+use super::{ApplierParts, Command, EndStep, NodeRegistration, Reaped, Reply};
 use crate::namespace::txn::Txn;
-use crate::namespace::{self, ApplyContext, OpenFiles, chunks, keys, reap};
+use crate::namespace::{self, ApplyContext, OpenFiles, chunks, keys, orphans, reap};
 use crate::stored;
 use bytes::Bytes;
 use dfs_common::cluster::{NodeHealth, NodeInfo, PlacementGroup};
@@ -212,8 +212,7 @@ impl Group {
                 })
             }
             Command::Reap { reply } => {
-                let now = self.parts.clock.now();
-                let result = self.whole(txn, |_, txn| reap::step(txn, now, reap::EXTENTS_AT_ONCE_MAX));
+                let result = self.whole(txn, |group, txn| group.reap(txn));
                 answer(reply, result)
             }
             Command::ForgetFreed { chunks, reply } => {
@@ -303,6 +302,20 @@ impl Group {
         });
         self.replies.keep(txn, session, op.number, &result)?;
         result
+    }
+
+    fn reap(&self, txn: &mut Txn<'_>) -> FsResult<Reaped> {
+        let (now, opens) = (self.parts.clock.now(), &*self.parts.opens);
+        // While sessions from before a restart may hold anything nobody can say who has an inode open.
+        let let_go = match opens.anybody_in_grace() {
+            true => orphans::LetGo::default(),
+            false => orphans::reap_replaced(txn, now, opens, orphans::REPLACED_AT_ONCE_MAX)?,
+        };
+        Ok(Reaped {
+            inodes: let_go.inodes,
+            more_inodes: let_go.more,
+            extents: reap::step(txn, now, reap::EXTENTS_AT_ONCE_MAX)?,
+        })
     }
 
     fn context(&self, session: SessionId) -> ApplyContext<'_> {

@@ -83,6 +83,17 @@ pub enum EndStep {
     Record,
 }
 
+/// What one step of reaping did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reaped {
+    /// Replaced inodes that are kept no longer.
+    pub inodes: u64,
+    /// There may be more of them.
+    pub more_inodes: bool,
+    /// A portion of abandoned extents was taken away: there may be more.
+    pub extents: bool,
+}
+
 type Reply<T> = oneshot::Sender<FsResult<T>>;
 
 enum Command {
@@ -114,9 +125,9 @@ enum Command {
         groups: Vec<Vec<NodeId>>,
         reply: Reply<Vec<PlacementGroup>>,
     },
-    /// Takes a portion of abandoned extents away; answers whether there may be more.
+    /// Lets a portion of replaced inodes go and takes a portion of abandoned extents away.
     Reap {
-        reply: Reply<bool>,
+        reply: Reply<Reaped>,
     },
     /// Removes the records of freed chunks whose replicas are all deleted.
     ForgetFreed {
@@ -236,8 +247,9 @@ impl Applier {
         self.call(|reply| Command::CreateGroups { groups, reply }).await
     }
 
-    /// Takes a bounded portion of abandoned extents away. True if there may be more.
-    pub async fn reap(&self) -> FsResult<bool> {
+    /// Lets a bounded portion of the replaced inodes go whose time is over, and takes a bounded portion of abandoned extents
+    /// away.
+    pub async fn reap(&self) -> FsResult<Reaped> {
         self.call(|reply| Command::Reap { reply }).await
     }
 

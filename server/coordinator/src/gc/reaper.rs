@@ -1,4 +1,4 @@
-//! Takes abandoned maps away, a portion per step.
+//! Lets replaced inodes go when their time is over, and takes abandoned maps away: a portion of each per step.
 
 use crate::applier::Applier;
 use crate::worker::Worker;
@@ -15,6 +15,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// The reaper.
 pub struct Reaper {
     applier: Arc<Applier>,
+    inodes: AtomicU64,
     portions: AtomicU64,
 }
 
@@ -23,6 +24,7 @@ impl Reaper {
     pub fn new(applier: Arc<Applier>) -> Self {
         Reaper {
             applier,
+            inodes: AtomicU64::new(0),
             portions: AtomicU64::new(0),
         }
     }
@@ -34,18 +36,23 @@ impl Worker for Reaper {
         "reaper"
     }
     fn status(&self) -> String {
+        let inodes = self.inodes.load(Ordering::Relaxed);
         let portions = self.portions.load(Ordering::Relaxed);
-        format!("{portions} portions of extents taken away")
+        format!("{inodes} replaced inodes let go, {portions} portions of extents taken away")
     }
     async fn step(&self) -> Duration {
         match self.applier.reap().await {
-            Ok(true) => {
-                self.portions.fetch_add(1, Ordering::Relaxed);
-                PAUSE
+            Ok(reaped) => {
+                self.inodes.fetch_add(reaped.inodes, Ordering::Relaxed);
+                self.portions
+                    .fetch_add(u64::from(reaped.extents), Ordering::Relaxed);
+                match reaped.more_inodes || reaped.extents {
+                    true => PAUSE,
+                    false => IDLE,
+                }
             }
-            Ok(false) => IDLE,
             Err(error) => {
-                tracing::warn!(%error, "abandoned extents could not be taken away");
+                tracing::warn!(%error, "replaced inodes or abandoned extents could not be taken away");
                 IDLE
             }
         }

@@ -211,7 +211,17 @@ impl Check<'_> {
         })
     }
 
-    fn links(&mut self) -> FsResult<()> {
+    /// Inodes without a name. Those that the namespace keeps have one mark each, under the time from which it does.
+    fn orphans(&mut self) -> FsResult<BTreeSet<Ino>> {
+        let mut marked = BTreeSet::new();
+        stored::for_each(self.read, keys::replaced_inodes(), |key, _| {
+            let ino = keys::parse_replaced(&key).map(|(_, ino)| ino);
+            let first = ino.is_some_and(|ino| marked.insert(ino));
+            self.report.expect(first, || {
+                format!("the mark of replaced inode {ino:?} is malformed or not the only one")
+            });
+            Ok(())
+        })?;
         let mut orphans = BTreeSet::new();
         stored::for_each(self.read, keys::orphans(), |key, value| {
             let (ino, holders) = orphans::parse_orphan(&key, value)?;
@@ -220,8 +230,21 @@ impl Check<'_> {
             self.report.expect(exists && !holders.is_empty(), || {
                 format!("orphan {ino} has no inode or no holder")
             });
+            let kept = holders.contains(&orphans::NAMESPACE);
+            self.report.expect(kept == marked.remove(&ino), || {
+                format!("orphan {ino} is kept and has no mark, or is not kept and has one")
+            });
             Ok(())
         })?;
+        for ino in marked {
+            self.report
+                .problem(format!("inode {ino} is marked as replaced and is no orphan"));
+        }
+        Ok(orphans)
+    }
+
+    fn links(&mut self) -> FsResult<()> {
+        let orphans = self.orphans()?;
         let parents: HashMap<Ino, Ino> = self
             .inodes
             .values()

@@ -17,6 +17,7 @@ const REPLICA_SET: u8 = b'l';
 const META: u8 = b'm';
 const NODE: u8 = b'n';
 const ORPHAN: u8 = b'o';
+const REPLACED: u8 = b'q';
 const REPLY: u8 = b'r';
 const SESSION: u8 = b's';
 const DENTRY: u8 = b't';
@@ -226,6 +227,27 @@ pub fn parse_orphan(key: &[u8]) -> Option<Ino> {
     parse_numbered(ORPHAN, key).map(Ino)
 }
 
+/// Mark of an inode that a rename replaced at `at_ms`, milliseconds since 1970.
+pub fn replaced(at_ms: u64, ino: Ino) -> Bytes {
+    numbered2(REPLACED, at_ms, ino.0)
+}
+/// All marks of replaced inodes, oldest first.
+pub fn replaced_inodes() -> KeyRange {
+    table(REPLACED)
+}
+/// Marks of inodes that were replaced before `at_ms`.
+pub fn replaced_before(at_ms: u64) -> KeyRange {
+    (key(REPLACED, &[]), numbered(REPLACED, at_ms))
+}
+/// Marks of inodes that were replaced later than `at_ms`.
+pub fn replaced_after(at_ms: u64) -> KeyRange {
+    (below(REPLACED, at_ms).1, key(REPLACED + 1, &[]))
+}
+/// When an inode was replaced, in milliseconds since 1970, and its number, in the key of its mark.
+pub fn parse_replaced(key: &[u8]) -> Option<(u64, Ino)> {
+    parse_numbered2(REPLACED, key).map(|(at_ms, ino)| (at_ms, Ino(ino)))
+}
+
 /// Reap record of a map.
 pub fn reap(map: u64) -> Bytes {
     numbered(REAP, map)
@@ -344,6 +366,7 @@ mod tests {
         assert_eq!(parse_chunk(&chunk(id)), Some(id));
         assert_eq!(parse_freed_chunk(&freed_chunk(id)), Some(id));
         assert_eq!(parse_orphan(&orphan(Ino(5))), Some(Ino(5)));
+        assert_eq!(parse_replaced(&replaced(8, Ino(5))), Some((8, Ino(5))));
         assert_eq!(parse_reply(&reply(SessionId(1), OpNumber(2))), Some(OpNumber(2)));
         let set = [NodeId(1), NodeId(7)];
         assert_eq!(parse_replica_set(&replica_set(&set)), Some(set.to_vec()));
@@ -361,6 +384,13 @@ mod tests {
         assert!(!inside(&range, &extent(u64::MAX, 0)) && inside(&range, &extent(u64::MAX, 1)));
         let none = extents_behind(3, u64::MAX);
         assert!(none.0 >= none.1);
+        for (at_ms, before, after) in [(6, true, false), (7, false, false), (8, false, true)] {
+            for ino in [Ino(0), Ino(u64::MAX)] {
+                let mark = replaced(at_ms, ino);
+                assert_eq!(inside(&replaced_before(7), &mark), before);
+                assert_eq!(inside(&replaced_after(7), &mark), after);
+            }
+        }
         assert!(inside(&xattrs_of(Ino(1)), &xattr(Ino(1), &[0xff; 300])));
         assert!(!inside(&xattrs_of(Ino(1)), &xattr(Ino(2), b"")));
         let last = ChunkId::new(SessionId(3), SessionId::MAX, PgId(u32::MAX));
@@ -379,6 +409,7 @@ mod tests {
             chunks(),
             freed_chunks(),
             orphans(),
+            replaced_inodes(),
             reaps(),
             sessions(),
             nodes(),

@@ -1,22 +1,45 @@
 //! Inodes that lose their last name: kept as orphans while somebody has them open, destroyed afterwards.
+//!
+//! One that a rename replaced is kept for [`REPLACED_INODE_KEPT`] besides, open or not. Somebody may have just found it under
+//! the name and be about to open it by its number. Were it gone by then, a kernel would look the name up once more, and when
+//! the name is renamed over all the time it would find the next one gone as well: neither the old file nor the new one. What
+//! holds such an inode is the namespace itself ([`NAMESPACE`] among its holders), and a mark under the time of the rename, so
+//! that [`reap_replaced`] finds those whose time is over without looking at the others. Opens meanwhile are not recorded;
+//! whoever has it open when its time is over becomes its holder then.
+//!
+//! What unlink and rmdir remove is not kept: a name that is looked up again is rightly absent, and removing many files
+//! writes no more than it must.
 
 use super::counters;
 use super::inode::Inode;
 use super::txn::Txn;
-use super::{ApplyContext, damaged, keys, reap, xattrs};
+use super::{ApplyContext, OpenFiles, damaged, keys, reap, xattrs};
+use crate::store::MetaRead;
 use bytes::Bytes;
+use dfs_common::limits::REPLACED_INODE_KEPT;
 use dfs_common::{FsResult, Ino, SessionId, Timestamp};
 use dfs_proto::v1;
 use prost::Message;
 
+/// The holder of an inode that is kept for whoever has just found it. No session has this number.
+pub const NAMESPACE: SessionId = SessionId(0);
+/// Replaced inodes that one step lets go.
+pub const REPLACED_AT_ONCE_MAX: usize = 256;
+/// A step goes on to the next inode only below so many changes of records; one inode makes at most a few thousand.
+const STEP_CHANGES_MAX: usize = 4096;
+
+/// What a step of [`reap_replaced`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LetGo {
+    /// Inodes that are kept no longer; those that are open stay as orphans of their holders.
+    pub inodes: u64,
+    /// There may be more whose time is over.
+    pub more: bool,
+}
+
 /// Takes one link away (of a directory: its only one) and writes the inode, or lets it go. Answers the links that are left.
 pub fn drop_link(txn: &mut Txn<'_>, ctx: &ApplyContext<'_>, mut inode: Inode) -> FsResult<u32> {
-    let left = match inode.is_directory() {
-        true => 0,
-        false => inode.attr.nlink.saturating_sub(1),
-    };
-    inode.attr.nlink = left;
-    inode.attr.ctime = ctx.now;
+    let left = take_link(ctx, &mut inode);
     if left > 0 {
         inode.put(txn);
         return Ok(left);
@@ -31,6 +54,33 @@ pub fn drop_link(txn: &mut Txn<'_>, ctx: &ApplyContext<'_>, mut inode: Inode) ->
     Ok(0)
 }
 
+/// [`drop_link`] of a name that now is another inode's: without a name the inode is kept for a while, open or not.
+pub fn drop_replaced_link(txn: &mut Txn<'_>, ctx: &ApplyContext<'_>, mut inode: Inode) -> FsResult<u32> {
+    let left = take_link(ctx, &mut inode);
+    if left == 0 {
+        put(txn, inode.ino(), &[NAMESPACE]);
+        txn.put(keys::replaced(unix_ms(ctx.now), inode.ino()), Bytes::new());
+    }
+    inode.put(txn);
+    Ok(left)
+}
+
+fn take_link(ctx: &ApplyContext<'_>, inode: &mut Inode) -> u32 {
+    inode.attr.nlink = match inode.is_directory() {
+        true => 0,
+        false => inode.attr.nlink.saturating_sub(1),
+    };
+    inode.attr.ctime = ctx.now;
+    inode.attr.nlink
+}
+
+fn unix_ms(time: Timestamp) -> u64 {
+    u64::try_from(time.secs)
+        .unwrap_or(0)
+        .saturating_mul(1000)
+        .saturating_add(u64::from(time.nanos / 1_000_000))
+}
+
 fn put(txn: &mut Txn<'_>, ino: Ino, holders: &[SessionId]) {
     let record = v1::StoredOrphan {
         sessions: holders.iter().map(|session| session.0).collect(),
@@ -38,7 +88,7 @@ fn put(txn: &mut Txn<'_>, ino: Ino, holders: &[SessionId]) {
     txn.put(keys::orphan(ino), Bytes::from(record.encode_to_vec()));
 }
 
-/// Reads an orphan record: the inode and the sessions that hold it open.
+/// Reads an orphan record: the inode and who holds it: sessions, or [`NAMESPACE`].
 ///
 /// # Errors
 /// `Corrupt`.
@@ -48,21 +98,76 @@ pub fn parse_orphan(key: &[u8], value: Bytes) -> FsResult<(Ino, Vec<SessionId>)>
     Ok((ino, record.sessions.into_iter().map(SessionId).collect()))
 }
 
-/// `session` no longer holds the orphan `ino`: it is destroyed if nobody does. No effect if it is no orphan.
-pub fn release_orphan(txn: &mut Txn<'_>, now: Timestamp, ino: Ino, session: SessionId) -> FsResult<()> {
+/// Who holds the orphan `ino`; nobody if it is no orphan.
+///
+/// # Errors
+/// `Corrupt`.
+pub fn holders(read: &dyn MetaRead, ino: Ino) -> FsResult<Vec<SessionId>> {
     let key = keys::orphan(ino);
-    let Some(value) = txn.get(&key)? else {
-        return Ok(());
-    };
-    let (_, mut holders) = parse_orphan(&key, value)?;
-    holders.retain(|holder| *holder != session);
-    if !holders.is_empty() {
-        put(txn, ino, &holders);
+    match read.get(&key)? {
+        Some(value) => parse_orphan(&key, value).map(|(_, holders)| holders),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// `session` no longer holds the orphan `ino`: it is destroyed if nobody does. No effect if `session` is not recorded as a
+/// holder, or `ino` is no orphan.
+pub fn release_orphan(txn: &mut Txn<'_>, now: Timestamp, ino: Ino, session: SessionId) -> FsResult<()> {
+    let mut left = holders(txn, ino)?;
+    let before = left.len();
+    left.retain(|holder| *holder != session);
+    if left.len() == before {
         return Ok(());
     }
-    txn.delete(key);
+    settle(txn, now, ino, &left)
+}
+
+/// The orphan `ino` is held by `holders` from now on; without any it is destroyed.
+fn settle(txn: &mut Txn<'_>, now: Timestamp, ino: Ino, holders: &[SessionId]) -> FsResult<()> {
+    if !holders.is_empty() {
+        put(txn, ino, holders);
+        return Ok(());
+    }
+    txn.delete(keys::orphan(ino));
     let inode = Inode::find(txn, ino)?.ok_or_else(|| damaged("orphan"))?;
     destroy(txn, now, inode)
+}
+
+/// Lets replaced inodes go that were kept for [`REPLACED_INODE_KEPT`], at most `limit` of them, with bounded work. One that
+/// was replaced by a clock that has been set back since is not waited for.
+///
+/// # Errors
+/// `Corrupt`.
+pub fn reap_replaced(
+    txn: &mut Txn<'_>,
+    now: Timestamp,
+    opened: &dyn OpenFiles,
+    limit: usize,
+) -> FsResult<LetGo> {
+    let (now_ms, kept_ms) = (unix_ms(now), REPLACED_INODE_KEPT.as_millis() as u64);
+    let begin = txn.savepoint();
+    let mut let_go = LetGo::default();
+    let over = now_ms.checked_sub(kept_ms).and_then(|at| at.checked_add(1));
+    let ranges = [
+        over.map(keys::replaced_before),
+        now_ms.checked_add(kept_ms).map(keys::replaced_after),
+    ];
+    for (start, end) in ranges.into_iter().flatten() {
+        let room = limit - let_go.inodes as usize;
+        let marks = txn.scan(&start, &end, room)?;
+        let_go.more |= marks.len() == room;
+        for (mark, _) in marks {
+            if txn.changes_since(begin) >= STEP_CHANGES_MAX {
+                let_go.more = true;
+                return Ok(let_go);
+            }
+            let (_, ino) = keys::parse_replaced(&mark).ok_or_else(|| damaged("replaced inode"))?;
+            txn.delete(mark);
+            settle(txn, now, ino, &opened.holders(ino))?;
+            let_go.inodes += 1;
+        }
+    }
+    Ok(let_go)
 }
 
 /// Takes an inode away, with its content and extended attributes.
@@ -75,3 +180,6 @@ fn destroy(txn: &mut Txn<'_>, now: Timestamp, mut inode: Inode) -> FsResult<()> 
     counters::put(txn, &counters);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

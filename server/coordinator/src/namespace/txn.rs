@@ -91,6 +91,11 @@ impl<'a> Txn<'a> {
         Savepoint(self.undo.len())
     }
 
+    /// Changes since `savepoint`, those of one key counted each time.
+    pub fn changes_since(&self, savepoint: Savepoint) -> usize {
+        self.undo.len().saturating_sub(savepoint.0)
+    }
+
     /// Takes back every change since `savepoint`.
     pub fn rollback_to(&mut self, savepoint: Savepoint) {
         while self.undo.len() > savepoint.0 {
@@ -205,6 +210,7 @@ mod tests {
         let inner = txn.savepoint();
         txn.put(bytes("a"), bytes("2"));
         txn.delete(bytes("b"));
+        assert_eq!((txn.changes_since(inner), txn.changes_since(outer)), (2, 3));
         txn.rollback_to(inner);
         assert_eq!(txn.get(b"a").unwrap(), None);
         assert_eq!(txn.get(b"b").unwrap(), Some(bytes("1")));

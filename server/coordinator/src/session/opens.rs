@@ -1,7 +1,7 @@
 //! Which session holds which inode open. In memory: clients declare their opens again after a restart.
 //!
-//! Two parties use the table at once: the applier asks for an inode's holders when it removes a last name, and the
-//! service counts opens and releases without going through the applier. The invariant between them: an inode for which
+//! Two parties use the table at once: the applier asks for an inode's holders when it removes a last name or lets a replaced
+//! inode go, and the service counts opens and releases without going through the applier. The invariant between them: an inode for which
 //! the running group commit asked is *settling* until that group is durable; opening or releasing it meanwhile must wait
 //! for the group (see [`OpenTable::open`]), so that nobody opens an inode that is being destroyed and no release misses an
 //! orphan that is being recorded.
@@ -124,6 +124,11 @@ impl OpenTable {
     /// A session from before the restart: it may hold anything until [`OpenTable::resume`] or [`OpenTable::end`].
     pub fn begin_grace(&self, session: SessionId) {
         self.inner.lock().grace.insert(session);
+    }
+
+    /// True while sessions from before the restart may hold anything.
+    pub fn anybody_in_grace(&self) -> bool {
+        !self.inner.lock().grace.is_empty()
     }
 
     /// What a session declares when it resumes: one declaration per open. What the table has already stays, since an

@@ -104,7 +104,7 @@ pub fn apply(
                 if target.is_directory() {
                     directory::remove_subdirectory(to);
                 }
-                orphans::drop_link(txn, ctx, target)?;
+                orphans::drop_replaced_link(txn, ctx, target)?;
             }
         }
     }
