@@ -18,7 +18,7 @@ use dfs_common::{
 };
 use dfs_coordinator::namespace::txn::Txn;
 use dfs_coordinator::namespace::{
-    self, ApplyContext, ChunkPlacement, OpenFiles, check, permission, read, reap, release_orphan,
+    self, ApplyContext, ChunkPlacement, OpenFiles, check, orphans, permission, read, reap, release_orphan,
 };
 use dfs_coordinator::store::memory::MemoryStore;
 use dfs_coordinator::store::{MetaStore, WriteBatch};
@@ -590,7 +590,11 @@ impl Target for NamespaceTarget {
     fn call(&mut self, who: &Caller, call: &Call) -> Outcome {
         self.seconds += 1;
         let outcome = self.answer(who, call);
-        self.write(|txn, now| reap::step(txn, now, 2).map(drop)).unwrap();
+        self.write(|txn, now| {
+            orphans::reap_replaced(txn, now, &self.slots, 2)?;
+            reap::step(txn, now, 2).map(drop)
+        })
+        .unwrap();
         let report = check::check(&self.store).unwrap();
         assert!(report.is_clean(), "{call:?} left {report:#?}");
         outcome.unwrap_or_else(|error| Outcome::Failed(error.errno()))

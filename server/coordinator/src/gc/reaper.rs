@@ -58,3 +58,6 @@ impl Worker for Reaper {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

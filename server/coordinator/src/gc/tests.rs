@@ -393,6 +393,9 @@ async fn reaper_takes_abandoned_extents_away_in_portions() {
         assert!((1..=512).contains(&taken), "{taken}");
         last = inline_bytes();
     }
-    assert_eq!(reaper.status(), "0 replaced inodes let go, 4 portions of extents taken away");
+    assert_eq!(
+        reaper.status(),
+        "0 replaced inodes let go, 4 portions of extents taken away"
+    );
     rig.stop().await;
 }

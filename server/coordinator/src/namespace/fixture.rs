@@ -417,6 +417,15 @@ impl Fixture {
         more
     }
 
+    /// As the reaper does, with at most `limit` inodes at once; the clock stands still.
+    pub fn reap_replaced(&mut self, limit: usize) -> orphans::LetGo {
+        let mut txn = Txn::new(&self.store);
+        let let_go = orphans::reap_replaced(&mut txn, self.now(), &self.opens, limit).unwrap();
+        let batch = txn.into_batch();
+        self.store.commit(batch).unwrap();
+        let_go
+    }
+
     pub fn listing(&self, ino: Ino) -> Vec<String> {
         let page = read::readdir(&self.store, &Caller::root(), ino, 0, 10_000, true).unwrap();
         page.entries.iter().map(|entry| entry.name.to_string()).collect()

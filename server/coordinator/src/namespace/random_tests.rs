@@ -222,6 +222,7 @@ fn replay(sequence: &[[u8; 8]], checked: bool) -> Vec<(Bytes, Bytes)> {
         match numbers[6] % 8 {
             0 => fixture.open(target, true),
             1 => fixture.release(target),
+            2 => drop(fixture.reap_replaced(2)),
             _ => {}
         }
         let caller = if numbers[5] % 4 == 0 {

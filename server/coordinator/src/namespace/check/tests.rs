@@ -3,7 +3,7 @@ use crate::namespace::fixture::{Fixture, commit, in_chunk, inline, received};
 use crate::namespace::txn::Txn;
 use crate::store::{MetaStore, WriteBatch};
 use bytes::Bytes;
-use dfs_common::op::XattrMode;
+use dfs_common::op::{RenameMode, XattrMode};
 use dfs_common::session::Caller;
 
 /// A store with every kind of record.
@@ -27,6 +27,12 @@ fn populated() -> Fixture {
         .unwrap();
     fixture.open_file("orphan");
     fixture.unlink_as(&root, Ino::ROOT, "orphan").unwrap();
+    for text in ["old", "new"] {
+        fixture.file(Ino::ROOT, text);
+    }
+    fixture
+        .rename_as(&root, (Ino::ROOT, "new"), (Ino::ROOT, "old"), RenameMode::Replace)
+        .unwrap();
     let many = fixture.open_file("many");
     for part in 0..2 {
         let extents = (0..400).map(|n| inline((part * 400 + n) * 5, b"x")).collect();
@@ -73,7 +79,7 @@ fn any_missing_record_is_noticed() {
         change(&fixture, &key, Some(value));
     }
     assert!(is_clean(&fixture));
-    assert_eq!(tables.into_iter().collect::<Vec<_>>(), b"cdefilmotwx");
+    assert_eq!(tables.into_iter().collect::<Vec<_>>(), b"cdefilmoqtwx");
 }
 
 #[test]

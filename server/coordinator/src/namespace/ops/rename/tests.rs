@@ -1,5 +1,6 @@
 use crate::namespace::fixture::{Fixture, commit, inline, kind, user};
 use crate::namespace::read;
+use dfs_common::limits::REPLACED_INODE_KEPT;
 use dfs_common::op::{OpReply, RenameMode};
 use dfs_common::session::Caller;
 use dfs_common::{ErrorKind, Ino};
@@ -28,6 +29,10 @@ fn rename_over_open_file_keeps_old_data_readable() {
     assert_eq!((fixture.ino(ROOT, "a"), fixture.attr(old).nlink), (new, 0));
     assert_eq!(fixture.runs(old), [(0, 3)]);
     assert_eq!(fixture.attr(new).ctime, fixture.now());
+    fixture.assert_clean();
+    fixture.seconds += REPLACED_INODE_KEPT.as_secs() as i64;
+    fixture.reap_replaced(1);
+    assert_eq!(fixture.runs(old), [(0, 3)]);
     fixture.assert_clean();
     fixture.release(old);
     assert_eq!(kind(&read::getattr(&fixture.store, old)), ErrorKind::Stale);
