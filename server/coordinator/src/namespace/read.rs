@@ -23,14 +23,15 @@ const PAGE: usize = 1024;
 /// `Stale`, `NotDirectory`, `PermissionDenied` (search), `NotFound`.
 pub fn lookup(read: &dyn MetaRead, caller: &Caller, parent: Ino, name: &Name) -> FsResult<Entry> {
     directory::searched(read, caller, parent)?;
-    let entry = directory::existing(read, parent, name)?;
-    match Inode::find(read, entry.ino)? {
-        Some(inode) => Ok(Entry { attr: inode.attr }),
-        // The two records were read one after the other: the name went in between.
-        None if dentry::find(read, parent, name)?.is_none_or(|now| now.ino != entry.ino) => {
-            Err(directory::not_found(name))
+    let mut missing = None;
+    loop {
+        let entry = directory::existing(read, parent, name)?;
+        match Inode::find(read, entry.ino)? {
+            Some(inode) => return Ok(Entry { attr: inode.attr }),
+            None if missing == Some(entry.ino) => return Err(damaged("directory entry")),
+            // The two records were read one after the other: the name may have gone in between, or be another inode's.
+            None => missing = Some(entry.ino),
         }
-        None => Err(damaged("directory entry")),
     }
 }
 

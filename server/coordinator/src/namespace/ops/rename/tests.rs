@@ -1,9 +1,12 @@
-use crate::namespace::fixture::{Fixture, commit, inline, kind, user};
-use crate::namespace::read;
+use crate::namespace::fixture::{Fixture, commit, inline, kind, name, user};
+use crate::namespace::{keys, read};
+use crate::store::MetaRead;
+use bytes::Bytes;
 use dfs_common::limits::REPLACED_INODE_KEPT;
 use dfs_common::op::{OpReply, RenameMode};
 use dfs_common::session::Caller;
-use dfs_common::{ErrorKind, Ino};
+use dfs_common::{ErrorKind, FsResult, Ino};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const REPLACE: RenameMode = RenameMode::Replace;
 const ROOT: Ino = Ino::ROOT;
@@ -216,4 +219,59 @@ fn sticky_and_unwritable_directories_refuse() {
             .is_ok()
     );
     assert_eq!(fixture.ino(scratch, "d2"), moved);
+}
+
+/// A store whose first answers to `key` are these; then it answers itself.
+struct Before<'a> {
+    store: &'a dyn MetaRead,
+    key: Bytes,
+    answers: Vec<Bytes>,
+    asked: AtomicUsize,
+}
+
+impl MetaRead for Before<'_> {
+    fn get(&self, key: &[u8]) -> FsResult<Option<Bytes>> {
+        if key == self.key
+            && let Some(answer) = self.answers.get(self.asked.fetch_add(1, Ordering::Relaxed))
+        {
+            return Ok(Some(answer.clone()));
+        }
+        self.store.get(key)
+    }
+    fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> FsResult<Vec<(Bytes, Bytes)>> {
+        self.store.scan(start, end, limit)
+    }
+}
+
+#[test]
+fn lookup_between_two_renames_finds_the_last_one() {
+    let mut fixture = Fixture::default();
+    let root = Caller::root();
+    let key = keys::dentry(ROOT, &name("f"));
+    let mut entry_of_new_file = |fixture: &mut Fixture| {
+        fixture.file(ROOT, "new");
+        fixture
+            .rename_as(&root, (ROOT, "new"), (ROOT, "f"), REPLACE)
+            .unwrap();
+        fixture.store.get(&key).unwrap().unwrap()
+    };
+    let old = [(); 2].map(|()| entry_of_new_file(&mut fixture));
+    entry_of_new_file(&mut fixture);
+    fixture.seconds += REPLACED_INODE_KEPT.as_secs() as i64;
+    assert_eq!(fixture.reap_replaced(10).inodes, 2);
+    let look = |fixture: &Fixture, answers: &[Bytes]| {
+        let before = Before {
+            store: &fixture.store,
+            key: keys::dentry(ROOT, &name("f")),
+            answers: answers.to_vec(),
+            asked: AtomicUsize::new(0),
+        };
+        read::lookup(&before, &Caller::root(), ROOT, &name("f")).map(|entry| entry.attr.ino)
+    };
+    assert_eq!(look(&fixture, &old), Ok(fixture.ino(ROOT, "f")));
+    // The same entry twice and no inode: that is no race.
+    let twice = [old[0].clone(), old[0].clone()];
+    assert_eq!(kind(&look(&fixture, &twice)), ErrorKind::Corrupt);
+    fixture.unlink_as(&root, ROOT, "f").unwrap();
+    assert_eq!(kind(&look(&fixture, &old)), ErrorKind::NotFound);
 }
