@@ -139,7 +139,8 @@ pub trait MetadataService: Send + Sync + 'static {
         length: u64,
     ) -> FsResult<ExtentPage>;
     /// Opens a file: checks `caller`'s permission, counts one open of the session. Durable only while the session lives:
-    /// a client declares its open files again when it resumes.
+    /// a client declares its open files again when it resumes. A file without a name can be opened by sessions that have it
+    /// open, and by all for [`crate::limits::REPLACED_INODE_KEPT`] after a rename gave its last name to another one.
     async fn open(
         &self,
         identity: Identity,

@@ -84,7 +84,8 @@ impl State {
         write: bool,
     ) -> FsResult<Opened> {
         self.check_open(who, ino, read, write)?;
-        if self.inode(ino)?.attr.nlink == 0 && self.has_open(session, ino).is_none() {
+        let kept = self.replaced.contains_key(&ino) || self.has_open(session, ino).is_some();
+        if self.inode(ino)?.attr.nlink == 0 && !kept {
             return Err(FsError::new(ErrorKind::Stale, "the file was removed"));
         }
         self.count_open(session, ino, read, write);

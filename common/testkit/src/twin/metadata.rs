@@ -63,6 +63,7 @@ impl TwinMetadata {
             sessions: BTreeMap::new(),
             next_session: 1,
             inodes: BTreeMap::new(),
+            replaced: BTreeMap::new(),
             next_ino: Ino::ROOT.0,
             next_cursor: 3,
             chunks: BTreeMap::new(),
@@ -118,7 +119,9 @@ impl TwinMetadata {
 
     /// Inodes, those without a name among them.
     pub fn inodes(&self) -> usize {
-        self.state.lock().inodes.len()
+        let mut state = self.state.lock();
+        state.forget_replaced();
+        state.inodes.len()
     }
 
     /// The state on behalf of a live session.

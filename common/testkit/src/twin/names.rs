@@ -40,6 +40,9 @@ impl State {
         if self.find(who, (parent, name))?.is_some() {
             return fail(ErrorKind::Exists, "the name exists");
         }
+        if self.inode(parent)?.attr.nlink == 0 {
+            return fail(ErrorKind::NotFound, "the directory was removed");
+        }
         access::check(self.inode(parent)?, who, WRITE | SEARCH)
     }
 
@@ -264,13 +267,22 @@ impl State {
         self.check_kind(ino, true)?;
         self.check_empty(ino)?;
         self.take_name((parent, name))?;
-        self.drop_directory(parent, ino)?;
+        self.inode_mut(parent)?.attr.nlink -= 1;
+        self.inodes.remove(&ino);
         Ok(OpReply::Removed { ino, nlink: 0 })
     }
 
-    fn drop_directory(&mut self, parent: Ino, ino: Ino) -> FsResult<()> {
-        self.inode_mut(parent)?.attr.nlink -= 1;
-        self.inodes.remove(&ino);
+    /// `target` lost its name in `parent` to another inode.
+    fn replaced(&mut self, parent: Ino, target: Ino) -> FsResult<()> {
+        if self.kind(target)? == FileKind::Directory {
+            self.inode_mut(parent)?.attr.nlink -= 1;
+            self.inode_mut(target)?.attr.nlink = 0;
+        } else {
+            self.inode_mut(target)?.attr.nlink -= 1;
+        }
+        if self.changed(target)?.nlink == 0 {
+            self.keep_replaced(target);
+        }
         Ok(())
     }
 
@@ -330,10 +342,8 @@ impl State {
             if exchange {
                 self.put_name(from, target)?;
                 self.moved(target, to.0, from.0)?;
-            } else if self.kind(target)? == FileKind::Directory {
-                self.drop_directory(to.0, target)?;
             } else {
-                self.drop_link(target)?;
+                self.replaced(to.0, target)?;
             }
         }
         self.put_name(to, source)?;
@@ -356,6 +366,7 @@ impl State {
         let new = self.inode(new_parent)?;
         access::check_removal(old, self.inode(source)?, who)?;
         match target {
+            None if new.attr.nlink == 0 => return fail(ErrorKind::NotFound, "the directory was removed"),
             None => access::check(new, who, WRITE | SEARCH)?,
             Some(target) => {
                 access::check_removal(new, self.inode(target)?, who)?;

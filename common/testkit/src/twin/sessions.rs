@@ -42,6 +42,7 @@ impl State {
     /// The caller's session, if it is alive.
     pub(super) fn session(&mut self, identity: &Identity) -> FsResult<&mut Session> {
         self.expire();
+        self.forget_replaced();
         let session = self.sessions.get_mut(&identity.session).ok_or_else(fenced)?;
         match session.epoch == identity.epoch && session.secret == identity.secret {
             true => Ok(session),

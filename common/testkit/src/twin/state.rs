@@ -7,9 +7,11 @@ use dfs_common::attr::{Attr, FileKind, Timestamp};
 use dfs_common::clock::Clock;
 use dfs_common::cluster::{NodeInfo, PlacementGroup};
 use dfs_common::extent::Extent;
+use dfs_common::limits::REPLACED_INODE_KEPT;
 use dfs_common::{ChunkId, ClusterId, ErrorKind, FsError, FsResult, Ino, Name, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(super) enum Body {
     /// Extents by offset: disjoint.
@@ -44,6 +46,8 @@ pub(super) struct State {
     pub(super) sessions: BTreeMap<SessionId, Session>,
     pub(super) next_session: u64,
     pub(super) inodes: BTreeMap<Ino, Inode>,
+    /// Inodes that a rename replaced, and since when (monotonic): kept for whoever has just found them.
+    pub(super) replaced: BTreeMap<Ino, Duration>,
     pub(super) next_ino: u64,
     pub(super) next_cursor: u64,
     /// Chunks in use.
@@ -147,12 +151,34 @@ impl State {
         ino
     }
 
-    /// Lets an inode go that has neither a name nor an open file; its chunks are free then.
+    /// A rename took the last name of `ino`.
+    pub(super) fn keep_replaced(&mut self, ino: Ino) {
+        self.replaced.insert(ino, self.clock.monotonic());
+    }
+
+    /// Lets replaced inodes go whose time is over.
+    pub(super) fn forget_replaced(&mut self) {
+        let now = self.clock.monotonic();
+        let over = |since: &Duration| now.saturating_sub(*since) >= REPLACED_INODE_KEPT;
+        let inos: Vec<Ino> = self
+            .replaced
+            .iter()
+            .filter(|(_, since)| over(since))
+            .map(|(ino, _)| *ino)
+            .collect();
+        for ino in inos {
+            self.replaced.remove(&ino);
+            self.forget_if_unused(ino);
+        }
+    }
+
+    /// Lets an inode go that has neither a name nor an open file and is not kept; its chunks are free then.
     pub(super) fn forget_if_unused(&mut self, ino: Ino) {
-        let open = self
-            .sessions
-            .values()
-            .any(|session| session.opens.contains_key(&ino));
+        let open = self.replaced.contains_key(&ino)
+            || self
+                .sessions
+                .values()
+                .any(|session| session.opens.contains_key(&ino));
         if !open && self.inodes.get(&ino).is_some_and(|inode| inode.attr.nlink == 0) {
             self.inodes.remove(&ino);
             self.free_unreferenced(ino);

@@ -44,6 +44,7 @@ const CHECKS: &[Check] = checks![Kit:
     listing::pages_show_each_entry_once_while_the_directory_changes,
     listing::pages_carry_attributes_and_the_parent,
     open_files::removed_files_live_until_the_last_release,
+    open_files::replaced_files_can_be_opened_for_a_while,
     open_files::removed_files_are_open_only_to_those_who_had_them,
     open_files::ended_sessions_release_everything,
     open_files::releases_are_counted_and_bounded,

@@ -1,6 +1,6 @@
 //! Open files: removed ones live on for those who have them open.
 
-use super::kit::{Kit, Session, fresh_session, text_of};
+use super::kit::{Kit, Session, fresh_session, text_of, user};
 use crate::conformance::refused;
 use dfs_common::op::{OpReply, RenameMode};
 use dfs_common::session::{Caller, OpenDeclaration, OpenSession};
@@ -31,17 +31,57 @@ pub(super) async fn removed_files_live_until_the_last_release(kit: Kit) {
     session.release(ino).await.unwrap();
     is_gone(session, ino).await;
     refused(session.extents(ino, 0, 100).await, ErrorKind::BadHandle);
-    // Likewise for a file that a rename replaced.
-    let (old, new) = (kit.file("old").await, kit.file("new").await);
-    session
-        .rename(&root, (*dir, "new"), (*dir, "old"), RenameMode::Replace)
-        .await
-        .unwrap();
-    assert_eq!(session.getattr(old).await.unwrap().nlink, 0);
-    session.release(old).await.unwrap();
-    is_gone(session, old).await;
-    session.release(new).await.unwrap();
-    assert_eq!(session.getattr(new).await.unwrap().nlink, 1);
+}
+
+pub(super) async fn replaced_files_can_be_opened_for_a_while(kit: Kit) {
+    let Kit { session, dir, .. } = &kit;
+    let (root, other) = (Caller::root(), kit.another_session().await);
+    let replace = async |new: &str, old: &str| {
+        session
+            .rename(&root, (*dir, new), (*dir, old), RenameMode::Replace)
+            .await
+            .unwrap()
+    };
+    let [first, second, last] = [
+        kit.file("f").await,
+        kit.file("second").await,
+        kit.file("last").await,
+    ];
+    for ino in [first, second] {
+        session.put(ino, 0, b"content").await.unwrap();
+        session.release(ino).await.unwrap();
+    }
+    replace("second", "f").await;
+    replace("last", "f").await;
+    // Whoever may opens what it has just found, and has it until its release. Others are still refused.
+    for ino in [first, second] {
+        let opened = other.open_file(&root, ino, true, false).await.unwrap();
+        assert_eq!((opened.attr.nlink, opened.attr.size), (0, 7));
+        refused(
+            other.open_file(&user(7, 7, &[]), ino, true, true).await,
+            ErrorKind::PermissionDenied,
+        );
+        assert_eq!(text_of(&other.extents(ino, 0, 100).await.unwrap()), "content");
+        refused(session.link(&root, ino, *dir, "again").await, ErrorKind::NotFound);
+    }
+    other.release(first).await.unwrap();
+    // After some seconds only what is open stays.
+    let (began, deadline) = (std::time::Instant::now(), limits::REPLACED_INODE_KEPT * 4);
+    while session.getattr(first).await.is_ok() {
+        assert!(began.elapsed() < deadline, "still there after {deadline:?}");
+        for alive in [session, &other] {
+            kit.service.keep_alive(alive.identity()).await.unwrap();
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    is_gone(session, first).await;
+    refused(
+        session.open_file(&root, first, true, false).await,
+        ErrorKind::Stale,
+    );
+    assert_eq!(text_of(&other.extents(second, 0, 100).await.unwrap()), "content");
+    other.release(second).await.unwrap();
+    assert_eq!(session.getattr(last).await.unwrap().nlink, 1);
 }
 
 pub(super) async fn removed_files_are_open_only_to_those_who_had_them(kit: Kit) {

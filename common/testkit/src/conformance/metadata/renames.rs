@@ -56,7 +56,8 @@ pub(super) async fn rename_replaces_what_is_there(kit: Kit) {
         (ino(session, *dir, "f").await, ino(session, *dir, "g").await),
         (None, Some(f))
     );
-    refused(session.getattr(g).await, ErrorKind::Stale);
+    let replaced = session.getattr(g).await.unwrap();
+    assert_eq!(replaced.nlink, 0, "it is kept for whoever has just found it");
     assert!(session.getattr(f).await.unwrap().ctime > before.ctime);
     // To a free name elsewhere, and a directory over an empty one.
     let reply = session
@@ -76,7 +77,8 @@ pub(super) async fn rename_replaces_what_is_there(kit: Kit) {
         "what lies beneath moves along"
     );
     assert_eq!(session.getattr(*dir).await.unwrap().nlink, 3);
-    refused(session.getattr(e).await, ErrorKind::Stale);
+    assert_eq!(session.getattr(e).await.unwrap().nlink, 0);
+    refused(session.mkdir(&root, e, "new", 0o755).await, ErrorKind::NotFound);
 }
 
 pub(super) async fn rename_refuses_what_does_not_fit(kit: Kit) {
