@@ -248,7 +248,7 @@ fn lookup_between_two_renames_finds_the_last_one() {
     let mut fixture = Fixture::default();
     let root = Caller::root();
     let key = keys::dentry(ROOT, &name("f"));
-    let mut entry_of_new_file = |fixture: &mut Fixture| {
+    let entry_of_new_file = |fixture: &mut Fixture| {
         fixture.file(ROOT, "new");
         fixture
             .rename_as(&root, (ROOT, "new"), (ROOT, "f"), REPLACE)
