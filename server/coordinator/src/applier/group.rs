@@ -306,7 +306,7 @@ impl Group {
 
     fn reap(&self, txn: &mut Txn<'_>) -> FsResult<Reaped> {
         let (now, opens) = (self.parts.clock.now(), &*self.parts.opens);
-        // While sessions from before a restart may hold anything nobody can say who has an inode open.
+        // While sessions from before a restart may hold anything, all of them would become holders: it waits for the truth.
         let let_go = match opens.anybody_in_grace() {
             true => orphans::LetGo::default(),
             false => orphans::reap_replaced(txn, now, opens, orphans::REPLACED_AT_ONCE_MAX)?,

@@ -229,6 +229,11 @@ async fn replaced_files_survive_a_restart_and_go_after_it() {
     rig.clock.advance(REPLACED_INODE_KEPT);
     rig.reaper.step().await;
     assert!(!rig.is_gone(held) && !rig.is_gone(found));
+    assert!(
+        rig.reaper.status().starts_with("0 replaced"),
+        "{}",
+        rig.reaper.status()
+    );
     for _ in 0..SESSION_LEASE.as_secs() * 2 {
         rig.clock.advance(Duration::from_secs(1));
         for who in [writer, reader] {
