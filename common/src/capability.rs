@@ -2,9 +2,12 @@
 //!
 //! The coordinator signs, with a key that it shares with the datanodes of its cluster, who may do what with one chunk
 //! until when. HMAC-SHA-256 (RFC 2104) over the fields in the order of [`ChunkCapability::mac_input`].
+//!
+//! With the same key a datanode that forwards a chunk vouches for its content to the next one ([`CapabilityKey::vouch`]).
 
 use crate::error::{ErrorKind, FsError, FsResult};
 use crate::ids::{ChunkId, SessionId};
+use crate::service::ChunkDescription;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::fmt;
@@ -54,6 +57,13 @@ pub struct ChunkCapability {
     /// HMAC-SHA-256, truncated to 16 bytes.
     pub mac: [u8; 16],
 }
+
+/// A datanode's word to another that the content of a chunk only ends once its SHA-256 was found to be the described one. HMAC-SHA-256, truncated to 16 bytes. Clients lack the key, so none of them can make one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Voucher(pub [u8; 16]);
+
+/// Begins what a voucher signs, so that it is never what a capability signs.
+const VOUCHER_LABEL: &[u8] = b"dfs chunk voucher 1";
 
 /// Key that coordinator and datanodes share; never leaves the servers.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -114,11 +124,44 @@ impl CapabilityKey {
         Ok(())
     }
 
+    /// Vouches for the content of the described chunk, in a write that `capability` permits and no other.
+    pub fn vouch(&self, capability: &ChunkCapability, description: &ChunkDescription) -> Voucher {
+        let mac = self.voucher_mac(capability, description).finalize().into_bytes();
+        let mut voucher = Voucher([0; 16]);
+        voucher.0.copy_from_slice(&mac[..16]);
+        voucher
+    }
+
+    /// Whether `voucher` was made with this key for this write.
+    pub fn is_vouched(
+        &self,
+        voucher: &Voucher,
+        capability: &ChunkCapability,
+        description: &ChunkDescription,
+    ) -> bool {
+        self.voucher_mac(capability, description)
+            .verify_truncated_left(&voucher.0)
+            .is_ok()
+    }
+
     fn mac(&self, capability: &ChunkCapability) -> Hmac<Sha256> {
-        let mut mac =
-            <Hmac<Sha256> as KeyInit>::new_from_slice(&self.0).expect("HMAC takes a key of any length");
+        let mut mac = self.keyed();
         mac.update(&capability.mac_input());
         mac
+    }
+
+    fn voucher_mac(&self, capability: &ChunkCapability, description: &ChunkDescription) -> Hmac<Sha256> {
+        let mut mac = self.keyed();
+        mac.update(VOUCHER_LABEL);
+        mac.update(&capability.mac);
+        mac.update(&description.chunk.to_bytes());
+        mac.update(&description.length.to_be_bytes());
+        mac.update(&description.sha256);
+        mac
+    }
+
+    fn keyed(&self) -> Hmac<Sha256> {
+        <Hmac<Sha256> as KeyInit>::new_from_slice(&self.0).expect("HMAC takes a key of any length")
     }
 }
 
@@ -156,5 +199,43 @@ mod tests {
             ..good
         };
         assert!(key.verify(&forged, chunk, ChunkAccess::Read, 1).is_err());
+    }
+
+    #[test]
+    fn voucher_holds_for_exactly_one_content_and_one_key() {
+        let key = CapabilityKey([7; 32]);
+        let chunk = ChunkId(42);
+        let capability = key.sign(SessionId(3), chunk, ChunkAccess::Write, 1000);
+        let description = ChunkDescription {
+            chunk,
+            ino: crate::Ino(1),
+            file_offset: 0,
+            length: 10,
+            epoch: crate::SessionEpoch(1),
+            sha256: [3; 32],
+        };
+        let voucher = key.vouch(&capability, &description);
+        assert!(key.is_vouched(&voucher, &capability, &description));
+        assert_ne!(voucher.0, capability.mac);
+        let other = CapabilityKey([8; 32]);
+        assert!(!other.is_vouched(&voucher, &capability, &description));
+        let later = key.sign(SessionId(3), chunk, ChunkAccess::Write, 1001);
+        assert!(!key.is_vouched(&voucher, &later, &description));
+        for other in [
+            ChunkDescription {
+                chunk: ChunkId(43),
+                ..description.clone()
+            },
+            ChunkDescription {
+                length: 11,
+                ..description.clone()
+            },
+            ChunkDescription {
+                sha256: [4; 32],
+                ..description.clone()
+            },
+        ] {
+            assert!(!key.is_vouched(&voucher, &capability, &other), "{other:?}");
+        }
     }
 }

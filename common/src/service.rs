@@ -4,7 +4,7 @@
 //! an in-memory twin. All pass one conformance suite.
 
 use crate::attr::{Attr, FileKind};
-use crate::capability::ChunkCapability;
+use crate::capability::{ChunkCapability, Voucher};
 use crate::cluster::{ClusterUpdate, StatFs};
 use crate::error::{ErrorKind, FsError, FsResult};
 use crate::extent::{ExtentPage, Receipt};
@@ -179,12 +179,14 @@ pub struct ChunkDescription {
 
 /// A write of one whole chunk.
 pub struct WriteChunk {
-    /// Description; the datanode refuses content of another length or hash.
+    /// Description; the datanode refuses content of another length or hash (unless somebody vouches for the hash).
     pub description: ChunkDescription,
     /// Permission to write.
     pub capability: ChunkCapability,
     /// Addresses of the further replicas that this datanode forwards to.
     pub forward: Vec<String>,
+    /// Set by a datanode that forwards: it compares the SHA-256, so the receiver need not. A client has none.
+    pub voucher: Option<Voucher>,
     /// Content in pieces of at most [`crate::limits::WIRE_FRAME_BYTES`].
     pub content: BoxStream<'static, FsResult<Bytes>>,
 }

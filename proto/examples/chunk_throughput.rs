@@ -95,6 +95,7 @@ async fn transfer(
                 description,
                 capability: capability.clone(),
                 forward: vec![],
+                voucher: None,
                 content: pieces(&piece, size),
             };
             client.write_chunk(request).await?;

@@ -215,6 +215,7 @@ fn write(id: u64, content: &Bytes, step: usize) -> WriteChunk {
         description: describe(id, content),
         capability: permit(id, ChunkAccess::Write),
         forward: vec![],
+        voucher: None,
         content: pieces_of(content, step),
     }
 }
@@ -360,6 +361,7 @@ fn head(id: u64, content: &[u8]) -> Part {
         description: describe(id, content),
         capability: permit(id, ChunkAccess::Write),
         forward: vec![],
+        voucher: None,
     }))
 }
 

@@ -275,8 +275,24 @@ fn chunk_writes_with_bad_targets() {
         }),
         capability: Some(capability()),
         forward,
+        ..v1::WriteChunkHeader::default()
     };
     assert!(write_chunk_head_from_wire(head(vec!["node-1.example:7401".to_string()])).is_ok());
+    for (length, good) in [
+        (0, true),
+        (1, false),
+        (15, false),
+        (16, true),
+        (17, false),
+        (1 << 20, false),
+    ] {
+        let mut vouched = head(Vec::new());
+        vouched.voucher = vec![0; length].into();
+        match good {
+            true => assert!(write_chunk_head_from_wire(vouched).is_ok(), "{length} bytes"),
+            false => refused(write_chunk_head_from_wire(vouched), "voucher"),
+        }
+    }
     let many = vec!["a:1".to_string(); REPLICATION_MAX as usize + 1];
     refused(write_chunk_head_from_wire(head(many)), "further replicas");
     for address in [

@@ -76,10 +76,11 @@ proptest! {
 
     #[test]
     fn write_chunk_head(
-        (description, capability, forward) in
-            (any_of::description(), any_of::capability(), prop::collection::vec(any_of::address(), 0..=8))
+        (description, capability, forward, voucher) in
+            (any_of::description(), any_of::capability(), prop::collection::vec(any_of::address(), 0..=8),
+             prop::option::of(any::<[u8; 16]>().prop_map(dfs_common::capability::Voucher)))
     ) {
-        let head = WriteChunkHead { description, capability, forward };
+        let head = WriteChunkHead { description, capability, forward, voucher };
         let received = write_chunk_head_from_wire(sent(&write_chunk_head_to_wire(&head)));
         prop_assert_eq!(received.expect("it was within its bounds"), head);
     }

@@ -107,6 +107,7 @@ async fn late_commit_of_a_collected_chunk_is_refused() {
         },
         capability,
         forward: (1..3).map(|index| cluster.datanode_address(index)).collect(),
+        voucher: None,
         content: futures::stream::iter([Ok(content)]).boxed(),
     };
     let receipts = cluster.chunks(0).write_chunk(write).await.unwrap().receipts;

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::v1;
 use bytes::Bytes;
-use dfs_common::capability::{ChunkAccess, ChunkCapability};
+use dfs_common::capability::{ChunkAccess, ChunkCapability, Voucher};
 use dfs_common::checksum::frame_crc;
 use dfs_common::limits::{FILE_BYTES_MAX, REPLICATION_MAX, WIRE_FRAME_BYTES};
 use dfs_common::service::{ChunkDescription, ChunkWritten};
@@ -84,6 +84,8 @@ pub struct WriteChunkHead {
     pub capability: ChunkCapability,
     /// Addresses of further replicas; at most [`REPLICATION_MAX`].
     pub forward: Vec<String>,
+    /// Another datanode's word for the content.
+    pub voucher: Option<Voucher>,
 }
 
 /// The wire form of a write's head.
@@ -92,22 +94,30 @@ pub fn write_chunk_head_to_wire(head: &WriteChunkHead) -> v1::WriteChunkHeader {
         description: Some(chunk_description_to_wire(&head.description)),
         capability: Some(chunk_capability_to_wire(&head.capability)),
         forward: head.forward.clone(),
+        voucher: head
+            .voucher
+            .map_or_else(Bytes::new, |voucher| Bytes::copy_from_slice(&voucher.0)),
     }
 }
 
 /// A write's head from the wire.
 ///
 /// # Errors
-/// `Invalid`: too many or malformed addresses, and as [`chunk_description_from_wire`], [`chunk_capability_from_wire`].
+/// `Invalid`: too many or malformed addresses, a voucher of another length, and as [`chunk_description_from_wire`], [`chunk_capability_from_wire`].
 pub fn write_chunk_head_from_wire(head: v1::WriteChunkHeader) -> FsResult<WriteChunkHead> {
     at_most(head.forward.len(), REPLICATION_MAX as usize, "further replicas")?;
     head.forward
         .iter()
         .try_for_each(|address| check_address(address))?;
+    let voucher = match head.voucher.is_empty() {
+        true => None,
+        false => Some(Voucher(fixed(&head.voucher, "voucher")?)),
+    };
     Ok(WriteChunkHead {
         description: chunk_description_from_wire(required(head.description, "chunk description")?)?,
         capability: required_capability(head.capability)?,
         forward: head.forward,
+        voucher,
     })
 }
 

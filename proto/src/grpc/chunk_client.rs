@@ -91,6 +91,7 @@ impl ChunkService for ChunkGrpcClient {
             description: request.description,
             capability: request.capability,
             forward: request.forward,
+            voucher: request.voucher,
         };
         let (upload, progress, mut failure) = Upload::new(head, request.content);
         let call = self.upload(upload);

@@ -93,6 +93,7 @@ impl<S: ChunkService + ?Sized> ChunkGrpcServer<S> {
                 description: head.description,
                 capability: head.capability,
                 forward: head.forward,
+                voucher: head.voucher,
                 content: received.into_content(),
             })
             .await?;

@@ -1,12 +1,14 @@
 //! Copies a chunk to this node's store and to other datanodes at once, as it arrives.
 //!
-//! Every copy has a short queue; the slowest sets the pace. Invariant: a copy that fails or stands still never fails the others, it is
-//! reported; this node's own failure ends the whole write, for its receipt is what the writer came for. Nothing outlives the call.
+//! Every copy has a short queue; the slowest sets the pace. Invariants: a copy that fails or stands still never fails the others, it is
+//! reported; this node's own failure ends the whole write, for its receipt is what the writer came for; a forward ends well only after
+//! this node found the content to have the described SHA-256, which its voucher says to the receiver. Nothing outlives the call.
 
 use crate::config::Tuning;
 use crate::peers::Peers;
-use crate::store::ChunkStore;
+use crate::store::{ChunkStore, HashCheck};
 use bytes::Bytes;
+use dfs_common::capability::Voucher;
 use dfs_common::extent::Receipt;
 use dfs_common::service::{ChunkConnector, ChunkWritten, WriteChunk};
 use dfs_common::{DiskIncarnation, ErrorKind, FsError, FsResult};
@@ -15,8 +17,8 @@ use futures::future::join_all;
 use futures::stream::BoxStream;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
@@ -48,8 +50,8 @@ impl Replication {
         }
     }
 
-    /// Stores the chunk in `store` and forwards it to the addresses of the request. The reply lacks this node's own receipt, which
-    /// the caller makes from the incarnation.
+    /// Stores the chunk in `store` and forwards it, vouched for, to the addresses of the request. The reply lacks this node's own
+    /// receipt, which the caller makes from the incarnation.
     ///
     /// # Errors
     /// Those of the store, and of the content.
@@ -57,10 +59,11 @@ impl Replication {
         &self,
         store: &dyn ChunkStore,
         request: WriteChunk,
+        voucher: Voucher,
     ) -> FsResult<(DiskIncarnation, ChunkWritten)> {
-        let mut copies = Vec::with_capacity(request.forward.len() + 1);
-        let (own, own_content) = new_copy(None);
-        copies.push(own);
+        let (own_copy, own_content) = new_copy(None);
+        let mut copies = Vec::with_capacity(request.forward.len());
+        let (matched, hash_matches) = oneshot::channel();
         let durable_here = CancellationToken::new();
         let forwards: Vec<_> = request
             .forward
@@ -73,20 +76,27 @@ impl Replication {
                     description: request.description.clone(),
                     capability: request.capability.clone(),
                     forward: Vec::new(),
+                    voucher: Some(voucher),
                     content,
                 };
                 self.forward(address.clone(), upload, stalled, durable_here.clone())
             })
             .collect();
         let own = async {
-            let disk = store.write(request.description.clone(), own_content).await?;
+            let hash = HashCheck::Here {
+                matched: Some(matched),
+            };
+            let disk = store
+                .store(request.description.clone(), own_content, hash)
+                .await?;
             durable_here.cancel();
             Ok(disk)
         };
         let (disk, (), outcomes) = tokio::try_join!(
             own,
             async {
-                self.distribute(request.content, copies).await;
+                self.distribute(request.content, own_copy, copies, hash_matches)
+                    .await;
                 Ok(())
             },
             async { Ok::<_, FsError>(join_all(forwards).await) },
@@ -104,24 +114,41 @@ impl Replication {
         Ok((disk, written))
     }
 
-    /// Gives every piece to every copy that still takes some; an error of the content ends them all.
-    async fn distribute(&self, mut content: BoxStream<'static, FsResult<Bytes>>, mut copies: Vec<Copy>) {
+    /// Gives every piece to every copy that still takes some; an error of the content ends them all. The end of the content reaches the
+    /// forwards only when `hash_matches`.
+    async fn distribute(
+        &self,
+        mut content: BoxStream<'static, FsResult<Bytes>>,
+        mut own: Copy,
+        mut forwards: Vec<Copy>,
+        hash_matches: oneshot::Receiver<()>,
+    ) {
         while let Some(piece) = content.next().await {
             let failed = piece.is_err();
-            let mut full = Vec::new();
-            for copy in &mut copies {
-                let Some(queue) = &copy.queue else { continue };
-                match queue.try_send(piece.clone()) {
-                    Ok(()) => {}
-                    Err(TrySendError::Full(piece)) => full.push(self.wait(copy, piece)),
-                    Err(TrySendError::Closed(_)) => copy.queue = None,
-                }
-            }
-            join_all(full).await;
+            self.give(piece, std::iter::once(&mut own).chain(&mut forwards))
+                .await;
             if failed {
                 return;
             }
         }
+        drop(own);
+        if hash_matches.await.is_err() {
+            let other = FsError::new(ErrorKind::Corrupt, "the content is not the described one");
+            self.give(Err(other), forwards.iter_mut()).await;
+        }
+    }
+
+    async fn give(&self, piece: FsResult<Bytes>, copies: impl Iterator<Item = &mut Copy>) {
+        let mut full = Vec::new();
+        for copy in copies {
+            let Some(queue) = &copy.queue else { continue };
+            match queue.try_send(piece.clone()) {
+                Ok(()) => {}
+                Err(TrySendError::Full(piece)) => full.push(self.wait(copy, piece)),
+                Err(TrySendError::Closed(_)) => copy.queue = None,
+            }
+        }
+        join_all(full).await;
     }
 
     /// Waits until a copy takes a piece; a forward that does not is given up.

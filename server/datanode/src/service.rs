@@ -5,7 +5,7 @@
 
 use crate::identity::Membership;
 use crate::replication::Replication;
-use crate::store::ChunkStore;
+use crate::store::{ChunkStore, HashCheck};
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_common::capability::{ChunkAccess, ChunkCapability};
@@ -111,15 +111,27 @@ impl ChunkService for DatanodeService {
         check(&request.description)?;
         request.forward = self.targets(request.forward)?;
         let (length, sha256) = (request.description.length, request.description.sha256);
+        let key = &membership.capability_key;
         let (disk, mut written) = if request.forward.is_empty() {
-            let disk = self.store.write(request.description, request.content).await?;
+            let vouched = request
+                .voucher
+                .is_some_and(|voucher| key.is_vouched(&voucher, &request.capability, &request.description));
+            let hash = match vouched {
+                true => HashCheck::AtSource,
+                false => HashCheck::Here { matched: None },
+            };
+            let disk = self
+                .store
+                .store(request.description, request.content, hash)
+                .await?;
             let written = ChunkWritten {
                 receipts: Vec::new(),
                 failures: Vec::new(),
             };
             (disk, written)
         } else {
-            self.replication.write(&*self.store, request).await?
+            let voucher = key.vouch(&request.capability, &request.description);
+            self.replication.write(&*self.store, request, voucher).await?
         };
         written.receipts.insert(
             0,

@@ -181,6 +181,7 @@ impl Round<'_> {
             description: self.description.clone(),
             capability: self.capability.clone(),
             forward: others.iter().map(|member| member.address.clone()).collect(),
+            voucher: None,
             content: futures::stream::iter(pieces.into_iter().map(Ok)).boxed(),
         };
         let written = match self.inner.chunk_service(first) {

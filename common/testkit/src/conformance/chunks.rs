@@ -107,6 +107,7 @@ impl Chunk {
             description,
             capability: self.capability(ChunkAccess::Write),
             forward: Vec::new(),
+            voucher: None,
             content: stream::iter(pieces).boxed(),
         }
     }

@@ -234,6 +234,8 @@ impl ChunkService for TwinNode {
             description,
             capability,
             forward,
+            // The twin hashes everything.
+            voucher: _,
             content,
         } = request;
         self.check(&capability, ChunkAccess::Write)?;

@@ -1,7 +1,7 @@
 //! The inventory as a coordinator would learn it, through lost heartbeats and overflow.
 
 use super::*;
-use crate::store::{StoreLoad, StoredChunk};
+use crate::store::{HashCheck, StoreLoad, StoredChunk};
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_common::service::ChunkDescription;
@@ -18,10 +18,11 @@ fn unused() -> FsError {
 
 #[async_trait]
 impl ChunkStore for Listed {
-    async fn write(
+    async fn store(
         &self,
         _: ChunkDescription,
         _: BoxStream<'static, FsResult<Bytes>>,
+        _: HashCheck,
     ) -> FsResult<DiskIncarnation> {
         Err(unused())
     }

@@ -8,12 +8,13 @@ use super::buffers::Buffers;
 use super::health::DiskHealth;
 use super::index::ChunkIndex;
 use super::leaves::{Failed, Leaves};
+use super::output::Blocks;
 use super::reader::{OpenChunk, Reading};
 use super::rebuild;
 use super::space::Space;
 use super::sync::DiskSync;
 use super::writer::ChunkWriter;
-use super::{ChunkStore, StoreLoad, StoredChunk};
+use super::{ChunkStore, HashCheck, StoreLoad, StoredChunk};
 use crate::chunk_file::read_prologue;
 use crate::inventory::{Change, Inventory};
 use async_trait::async_trait;
@@ -68,6 +69,7 @@ pub(super) struct Shared {
     pub(super) health: Arc<DiskHealth>,
     pub(super) index: ChunkIndex,
     pub(super) buffers: Buffers,
+    pub(super) blocks: Blocks,
     sync: Arc<dyn DiskSync>,
     inventory: Arc<Inventory>,
     stripes: Vec<Mutex<()>>,
@@ -119,6 +121,7 @@ impl LocalStore {
             health,
             index: opened.index,
             buffers: Buffers::default(),
+            blocks: Blocks::default(),
             sync,
             inventory,
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
@@ -415,42 +418,36 @@ async fn gather(content: &mut BoxStream<'static, FsResult<Bytes>>) -> FsResult<(
 
 #[async_trait]
 impl ChunkStore for LocalStore {
-    async fn write(
+    async fn store(
         &self,
         description: ChunkDescription,
         mut content: BoxStream<'static, FsResult<Bytes>>,
+        hash: HashCheck,
     ) -> FsResult<DiskIncarnation> {
         let permit = self.writes.clone().acquire_owned().await.map_err(|_| closing())?;
+        let shared = self.shared.clone();
+        let mut step: Box<dyn FnOnce() -> FsResult<ChunkWriter> + Send> =
+            Box::new(move || ChunkWriter::begin(shared, description, hash));
+        let (mut pieces, mut end) = gather(&mut content).await?;
         // While one step is at the disk the next is gathered.
-        let mut at_disk = None;
-        loop {
-            let (pieces, end) = gather(&mut content).await?;
-            let writer = match at_disk.take() {
-                Some(step) => Some(joined(step).await?),
-                None => None,
-            };
-            let shared = self.shared.clone();
-            let description = description.clone();
-            let begin = move || match writer {
-                Some(writer) => Ok(writer),
-                None => ChunkWriter::begin(shared, description),
-            };
-            if end {
-                // The permit goes along: a write whose caller left is still one.
-                return blocking(move || {
-                    let _permit = permit;
-                    let mut writer = begin()?;
-                    writer.append(&pieces)?;
-                    writer.finish()
-                })
-                .await;
-            }
-            at_disk = Some(tokio::task::spawn_blocking(move || {
-                let mut writer = begin()?;
+        while !end {
+            let at_disk = tokio::task::spawn_blocking(move || {
+                let mut writer = step()?;
                 writer.append(&pieces)?;
                 Ok(writer)
-            }));
+            });
+            (pieces, end) = gather(&mut content).await?;
+            let writer = joined(at_disk).await?;
+            step = Box::new(move || Ok(writer));
         }
+        // The permit goes along: a write whose caller left is still one.
+        blocking(move || {
+            let _permit = permit;
+            let mut writer = step()?;
+            writer.append(&pieces)?;
+            writer.finish()
+        })
+        .await
     }
 
     async fn read(

@@ -1,6 +1,6 @@
 //! Where chunks are kept: the [`ChunkStore`] trait, and [`LocalStore`], which keeps each as a file.
 //!
-//! Code map of the local one: [`local`] puts the parts together, `writer` and `reader` are the two ways of a chunk, `leaves` the
+//! Code map of the local one: [`local`] puts the parts together, `writer` (over `output`) and `reader` are the two ways of a chunk, `leaves` the
 //! directories, `index` what can be listed quickly, `rebuild` makes that anew, `space` and `health` say what the disk can take.
 //! The files are the truth; everything else here can be made from them again.
 
@@ -9,6 +9,7 @@ mod health;
 mod index;
 mod leaves;
 mod local;
+mod output;
 mod reader;
 mod rebuild;
 mod space;
@@ -24,6 +25,7 @@ use bytes::Bytes;
 use dfs_common::service::ChunkDescription;
 use dfs_common::{ChunkId, DiskIncarnation, FsResult};
 use futures::stream::BoxStream;
+use tokio::sync::oneshot;
 
 /// A chunk as a listing shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,22 +57,47 @@ pub struct StoreLoad {
     pub suspect_chunks: u64,
 }
 
+/// Who compares the content's SHA-256 with the description's. Whoever it is, the frames of the content have their checksums.
+pub enum HashCheck {
+    /// The store.
+    Here {
+        /// Told once they are the same, before the content is durable; dropped if they are not.
+        matched: Option<oneshot::Sender<()>>,
+    },
+    /// The source of the content: it lets the content end only when they are the same.
+    AtSource,
+}
+
 /// Keeps chunks: immutable, verified, durable when it says so.
 #[async_trait]
 pub trait ChunkStore: Send + Sync + 'static {
     /// Stores a chunk; durable on return. Answers the incarnation of the disk that has it.
     ///
     /// Idempotent for the same bytes, also when several write at once. `content` may come in pieces of any size; it is read as
-    /// fast as it can be stored. A write that fails or is dropped leaves nothing.
+    /// fast as it can be stored, and is whole when it ends. A write that fails or is dropped leaves nothing.
     ///
     /// # Errors
     /// `ChunkConflict` (other bytes exist under the id), `NoSpace`, `Corrupt` (content does not match the description),
     /// `ReadOnly` (the disk failed), `Unavailable` (the store closes), and those of `content`.
+    async fn store(
+        &self,
+        description: ChunkDescription,
+        content: BoxStream<'static, FsResult<Bytes>>,
+        hash: HashCheck,
+    ) -> FsResult<DiskIncarnation>;
+
+    /// [`ChunkStore::store`] with the SHA-256 compared here.
+    ///
+    /// # Errors
+    /// Those of [`ChunkStore::store`].
     async fn write(
         &self,
         description: ChunkDescription,
         content: BoxStream<'static, FsResult<Bytes>>,
-    ) -> FsResult<DiskIncarnation>;
+    ) -> FsResult<DiskIncarnation> {
+        self.store(description, content, HashCheck::Here { matched: None })
+            .await
+    }
 
     /// Streams a range of a chunk's content, verified; pieces of at most [`dfs_common::limits::WIRE_FRAME_BYTES`].
     ///

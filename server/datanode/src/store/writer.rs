@@ -1,9 +1,11 @@
 //! Writes one chunk file, step by step, on threads that may block.
 //!
 //! Invariant (I1, I2): the order is content, checksum table, sync, name, sync of the directory; only then is the write answered. The
-//! content is hashed as it goes by and never read back.
+//! content is hashed as it goes by, unless its source did that, and never read back.
 
+use super::HashCheck;
 use super::local::{Present, Shared};
+use super::output::Output;
 use super::space::Promise;
 use crate::chunk_file::{FrameChecksums, content_offset, encode_prologue};
 use bytes::Bytes;
@@ -14,6 +16,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
+use tokio::sync::oneshot;
 
 /// A write under way; dropping it leaves nothing.
 pub(super) struct ChunkWriter {
@@ -22,7 +25,10 @@ pub(super) struct ChunkWriter {
     /// The disk under whose incarnation the write began.
     disk: DiskIncarnation,
     received: u64,
-    hasher: Sha256,
+    /// `None` if the source answers for the SHA-256.
+    hasher: Option<Sha256>,
+    /// Told that the SHA-256 is the described one.
+    matched: Option<oneshot::Sender<()>>,
     frames: FrameChecksums,
     /// `None` if the chunk is here already: its content is only compared.
     file: Option<Temporary>,
@@ -32,8 +38,9 @@ pub(super) struct ChunkWriter {
 struct Temporary {
     file: File,
     path: PathBuf,
-    content_offset: u64,
-    _room: Promise,
+    content: Output,
+    /// Given back once the file system has set the room apart.
+    room: Option<Promise>,
 }
 
 impl Drop for Temporary {
@@ -55,18 +62,27 @@ impl ChunkWriter {
     ///
     /// # Errors
     /// `ReadOnly`, `ChunkConflict`, `NoSpace`.
-    pub(super) fn begin(shared: Arc<Shared>, description: ChunkDescription) -> FsResult<Self> {
+    pub(super) fn begin(
+        shared: Arc<Shared>,
+        description: ChunkDescription,
+        hash: HashCheck,
+    ) -> FsResult<Self> {
         let disk = shared.health.writable()?;
         let file = match shared.present(&description)? {
             Present::Same => None,
             Present::Nothing | Present::Damaged => Some(Temporary::create(&shared, &description)?),
+        };
+        let (hasher, matched) = match hash {
+            HashCheck::Here { matched } => (Some(Sha256::new()), matched),
+            HashCheck::AtSource => (None, None),
         };
         Ok(ChunkWriter {
             shared,
             description,
             disk,
             received: 0,
-            hasher: Sha256::new(),
+            hasher,
+            matched,
             frames: FrameChecksums::default(),
             file,
         })
@@ -78,17 +94,18 @@ impl ChunkWriter {
     /// `Corrupt` (more than was described), `NoSpace`, `ReadOnly`.
     pub(super) fn append(&mut self, pieces: &[Bytes]) -> FsResult<()> {
         for piece in pieces {
-            let at = self.received;
             self.received += piece.len() as u64;
             if self.received > self.description.length {
                 return Err(mismatch("more bytes than"));
             }
-            self.hasher.update(piece);
-            if let Some(temporary) = &self.file {
+            if let Some(hasher) = &mut self.hasher {
+                hasher.update(piece);
+            }
+            if let Some(temporary) = &mut self.file {
                 self.frames.update(piece);
                 temporary
-                    .file
-                    .write_all_at(piece, temporary.content_offset + at)
+                    .content
+                    .append(&temporary.file, piece)
                     .map_err(|error| self.shared.write_failed("writing a chunk", &error))?;
             }
         }
@@ -99,23 +116,30 @@ impl ChunkWriter {
     ///
     /// # Errors
     /// `Corrupt` (less than, or other than described), `ChunkConflict`, `NoSpace`, `ReadOnly`.
-    pub(super) fn finish(self) -> FsResult<DiskIncarnation> {
+    pub(super) fn finish(mut self) -> FsResult<DiskIncarnation> {
         if self.received < self.description.length {
             return Err(mismatch("fewer bytes than"));
         }
-        if self.hasher.finalize()[..] != self.description.sha256[..] {
+        if let Some(hasher) = self.hasher
+            && hasher.finalize()[..] != self.description.sha256[..]
+        {
             return Err(mismatch("another SHA-256 than"));
+        }
+        if let Some(matched) = self.matched {
+            // Nobody may be waiting.
+            let _ = matched.send(());
         }
         let shared = &self.shared;
         shared.ensure_leaf(self.description.chunk)?;
-        match &self.file {
+        match &mut self.file {
             // Who wrote it may not have come to this.
             None => shared.sync_leaf(self.description.chunk)?,
             Some(temporary) => {
                 let prologue = encode_prologue(&self.description, &self.frames.finish());
                 temporary
-                    .file
-                    .write_all_at(&prologue, 0)
+                    .content
+                    .flush(&temporary.file)
+                    .and_then(|()| temporary.file.write_all_at(&prologue, 0))
                     .map_err(|error| shared.write_failed("writing a chunk", &error))?;
                 shared.sync_file(&temporary.file)?;
                 shared.publish(&self.description, &temporary.path)?;
@@ -144,11 +168,18 @@ impl Temporary {
             .mode(0o600)
             .open(&path)
             .map_err(|error| shared.write_failed("making a chunk", &error))?;
-        Ok(Temporary {
+        let content = Output::begin(&file, &path, content_offset, description.length, &shared.blocks);
+        // From here on the file goes when this does.
+        let mut temporary = Temporary {
             file,
             path,
-            content_offset,
-            _room: room,
-        })
+            content: Output::buffered(content_offset),
+            room: Some(room),
+        };
+        temporary.content = content.map_err(|error| shared.write_failed("making a chunk", &error))?;
+        if temporary.content.has_room() {
+            temporary.room = None;
+        }
+        Ok(temporary)
     }
 }

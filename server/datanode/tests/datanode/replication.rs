@@ -30,6 +30,7 @@ enum Lazy {
 struct LazyReplica {
     manner: Lazy,
     running: Arc<AtomicUsize>,
+    whole: Arc<AtomicUsize>,
 }
 
 struct Running(Arc<AtomicUsize>);
@@ -48,7 +49,11 @@ impl ChunkService for LazyReplica {
         if self.manner == Lazy::TakesNothing {
             std::future::pending::<()>().await;
         }
-        while request.content.next().await.is_some() {}
+        let mut content = std::mem::replace(&mut request.content, futures::stream::empty().boxed());
+        while let Some(piece) = content.next().await {
+            piece?;
+        }
+        self.whole.fetch_add(1, Ordering::SeqCst);
         if self.manner == Lazy::SaysNothing {
             std::future::pending::<()>().await;
         }
@@ -82,6 +87,8 @@ struct LazyConnector {
     manner: Lazy,
     running: Arc<AtomicUsize>,
     connections: AtomicUsize,
+    /// Writes whose content ended well.
+    whole: Arc<AtomicUsize>,
 }
 
 impl ChunkConnector for LazyConnector {
@@ -90,6 +97,7 @@ impl ChunkConnector for LazyConnector {
         Ok(Arc::new(LazyReplica {
             manner: self.manner,
             running: self.running.clone(),
+            whole: self.whole.clone(),
         }))
     }
 }
@@ -231,6 +239,60 @@ async fn content_that_breaks_off_is_stored_nowhere() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn content_with_another_hash_is_stored_nowhere() {
+    let coordinator = FakeCoordinator::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let nodes = cluster(&coordinator, dir.path()).await;
+    let addresses = addresses(&nodes);
+    let bytes = content(3 << 20, 1);
+    let mut request = upload(chunk(1), &bytes, &addresses[1..]);
+    request.description.sha256 = describe(chunk(1), &content(3 << 20, 2)).sha256;
+    let error = nodes[0].chunk_service().write_chunk(request).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    for (number, node) in nodes.iter().enumerate() {
+        let tmp = dir.path().join((number + 1).to_string()).join("tmp");
+        until("cleaning up", || files(&tmp).is_empty()).await;
+        assert_eq!(node.store().load().await.unwrap().chunks, 0);
+    }
+    // The id is free for the right content.
+    let written = nodes[0]
+        .chunk_service()
+        .write_chunk(upload(chunk(1), &bytes, &addresses[1..]))
+        .await
+        .unwrap();
+    assert_eq!(written.receipts.len(), 3);
+    for node in nodes {
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forward_ends_well_only_after_the_hash_matched() {
+    let coordinator = FakeCoordinator::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (node, connector) =
+        node_with_lazy_peer(Lazy::WrongReceipt, Parts::default(), &coordinator, dir.path()).await;
+    let bytes = content(8 << 20, 1);
+    let peer = ["127.0.0.1:9".to_owned()];
+    let mut wrong = upload(chunk(1), &bytes, &peer);
+    wrong.description.sha256[31] ^= 1;
+    let error = node.chunk_service().write_chunk(wrong).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert_eq!(connector.connections.load(Ordering::SeqCst), 1);
+    assert_eq!(
+        connector.whole.load(Ordering::SeqCst),
+        0,
+        "it looked whole to the receiver"
+    );
+    node.chunk_service()
+        .write_chunk(upload(chunk(1), &bytes, &peer))
+        .await
+        .unwrap();
+    assert_eq!(connector.whole.load(Ordering::SeqCst), 1);
+    node.shutdown().await;
+}
+
 async fn node_with_lazy_peer(
     manner: Lazy,
     parts: Parts,
@@ -242,6 +304,7 @@ async fn node_with_lazy_peer(
         manner,
         running: Arc::default(),
         connections: AtomicUsize::new(0),
+        whole: Arc::default(),
     });
     let parts = Parts {
         connector: connector.clone(),

@@ -143,6 +143,45 @@ async fn nothing_is_done_without_the_right_capability() {
 }
 
 #[tokio::test]
+async fn only_a_datanode_of_the_cluster_can_vouch_for_content() {
+    let coordinator = FakeCoordinator::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let node = node(dir.path(), &coordinator).await;
+    let service = node.chunk_service();
+    let bytes = content(1000, 1);
+    let wrong = |sequence, key: [u8; 32]| {
+        let mut request = upload(chunk(sequence), &bytes, &[]);
+        request.description.sha256 = [1; 32];
+        let voucher = CapabilityKey(key).vouch(&request.capability, &request.description);
+        WriteChunk {
+            voucher: Some(voucher),
+            ..request
+        }
+    };
+    let mut of_other_content = wrong(1, KEY);
+    of_other_content.description.sha256 = [2; 32];
+    let mut forwarding = wrong(1, KEY);
+    forwarding.forward = vec!["127.0.0.1:9".to_owned()];
+    for (what, request) in [
+        ("another cluster's", wrong(1, [6; 32])),
+        ("for other content", of_other_content),
+        ("for a write that forwards itself", forwarding),
+    ] {
+        let error = service.write_chunk(request).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}");
+    }
+    assert_eq!(node.store().load().await.unwrap().chunks, 0);
+    // A voucher is believed: the content is not hashed again. Its length is checked all the same.
+    let mut short = wrong(2, KEY);
+    short.content = stream(&bytes[..999], 256 << 10);
+    let error = service.write_chunk(short).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    service.write_chunk(wrong(2, KEY)).await.unwrap();
+    assert!(read_all(&*service, chunk(2), 1000).await.unwrap() == bytes);
+    node.shutdown().await;
+}
+
+#[tokio::test]
 async fn impossible_writes_are_refused() {
     let coordinator = FakeCoordinator::start().await;
     let dir = tempfile::tempdir().unwrap();

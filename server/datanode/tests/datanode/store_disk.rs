@@ -1,7 +1,7 @@
 //! The local store on disks that fail or are full.
 
 use crate::support::*;
-use dfs_common::{DiskIncarnation, ErrorKind};
+use dfs_common::{DiskIncarnation, ErrorKind, FsResult};
 use dfs_datanode::inventory::Inventory;
 use dfs_datanode::store::{ChunkStore, DiskHealth, DiskSync, KernelSync, LocalStore};
 use nix::libc;
@@ -302,11 +302,6 @@ async fn writes_under_way_count_as_written() {
     }
     let tmp = root.join("tmp");
     until("the beginning of both", || files(&tmp).len() == 2).await;
-    let free = nix::sys::statvfs::statvfs(root).unwrap();
-    assert!(
-        free.blocks_available() * free.fragment_size() > 12 << 20,
-        "hardly anything is written yet"
-    );
     assert_eq!(
         put(&store, 3, 6 << 20).await.unwrap_err().kind(),
         ErrorKind::NoSpace
@@ -330,14 +325,31 @@ async fn disk_that_is_full_in_the_middle_of_a_write_leaves_nothing() {
     };
     let root = disk.0.path();
     let store = open_store(root);
-    let bytes = content(5 << 20, 1);
+    // A large chunk has its room from the beginning; what a small one was promised can be taken by somebody else.
+    while_others_fill_the_disk(root, &store, &content(5 << 20, 1))
+        .await
+        .unwrap();
+    store.delete(chunk(1)).await.unwrap();
+    let written = while_others_fill_the_disk(root, &store, &content(500 << 10, 1)).await;
+    assert_eq!(written.unwrap_err().kind(), ErrorKind::NoSpace);
+    let tmp = root.join("tmp");
+    until("cleaning up", || files(&tmp).is_empty()).await;
+    assert!(files(&root.join("chunks")).is_empty());
+    put(&store, 1, 1 << 20).await.unwrap();
+}
+
+/// Writes chunk 1; after a third of it others take the rest of the disk, which they give back later.
+async fn while_others_fill_the_disk(
+    root: &Path,
+    store: &LocalStore,
+    bytes: &[u8],
+) -> FsResult<DiskIncarnation> {
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
     let content = Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver));
-    let writing = store.write(describe(chunk(1), &bytes), content);
+    let writing = store.write(describe(chunk(1), bytes), content);
     let feeding = async {
-        for (number, piece) in bytes.chunks(256 << 10).enumerate() {
-            if number == 8 {
-                // Room was promised; somebody else takes it.
+        for (number, piece) in bytes.chunks(bytes.len() / 12).enumerate() {
+            if number == 4 {
                 let _ = std::fs::write(root.join("others"), vec![0; 8 << 20]);
             }
             if sender
@@ -351,10 +363,6 @@ async fn disk_that_is_full_in_the_middle_of_a_write_leaves_nothing() {
         drop(sender);
     };
     let (written, ()) = tokio::join!(writing, feeding);
-    assert_eq!(written.unwrap_err().kind(), ErrorKind::NoSpace);
-    let tmp = root.join("tmp");
-    until("cleaning up", || files(&tmp).is_empty()).await;
-    assert!(files(&root.join("chunks")).is_empty());
     std::fs::remove_file(root.join("others")).unwrap();
-    put(&store, 1, 1 << 20).await.unwrap();
+    written
 }

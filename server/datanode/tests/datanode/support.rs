@@ -80,6 +80,7 @@ pub fn upload(chunk: ChunkId, content: &[u8], forward: &[String]) -> WriteChunk 
         description: describe(chunk, content),
         capability: capability(chunk, ChunkAccess::Write),
         forward: forward.to_vec(),
+        voucher: None,
         content: stream(content, 256 << 10),
     }
 }
