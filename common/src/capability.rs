@@ -5,9 +5,9 @@
 //!
 //! With the same key a datanode that forwards a chunk vouches for its content to the next one ([`CapabilityKey::vouch`]).
 
+use crate::chunk::ChunkDescription;
 use crate::error::{ErrorKind, FsError, FsResult};
 use crate::ids::{ChunkId, SessionId};
-use crate::service::ChunkDescription;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::fmt;

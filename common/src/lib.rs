@@ -6,6 +6,7 @@
 pub mod attr;
 pub mod capability;
 pub mod checksum;
+pub mod chunk;
 pub mod clock;
 pub mod cluster;
 pub mod data_dir;

@@ -5,10 +5,11 @@
 
 use crate::attr::{Attr, FileKind};
 use crate::capability::{ChunkCapability, Voucher};
+use crate::chunk::ChunkDescription;
 use crate::cluster::{ClusterUpdate, StatFs};
 use crate::error::{ErrorKind, FsError, FsResult};
 use crate::extent::{ExtentPage, Receipt};
-use crate::ids::{ChunkId, Ino, SessionEpoch};
+use crate::ids::Ino;
 use crate::lease::RecallPage;
 use crate::name::Name;
 use crate::op::{MutationBatch, OpResult};
@@ -158,23 +159,6 @@ pub trait MetadataService: Send + Sync + 'static {
     async fn statfs(&self, identity: Identity) -> FsResult<StatFs>;
     /// What changed in the cluster since `known_version` (0: everything).
     async fn cluster_state(&self, identity: Identity, known_version: u64) -> FsResult<ClusterUpdate>;
-}
-
-/// What a chunk's header says of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChunkDescription {
-    /// The chunk.
-    pub chunk: ChunkId,
-    /// Inode that it was written for.
-    pub ino: Ino,
-    /// File offset that it was written for.
-    pub file_offset: u64,
-    /// Content length in bytes: 1 to [`crate::limits::CHUNK_BYTES_MAX`].
-    pub length: u64,
-    /// Epoch of the writing session.
-    pub epoch: SessionEpoch,
-    /// SHA-256 of the content.
-    pub sha256: [u8; 32],
 }
 
 /// A write of one whole chunk.

@@ -2,7 +2,7 @@
 //!
 //! Invariant: what [`Args::settings`] lets through is well formed, so that a later error is never one of usage.
 
-use crate::options::MountOptions;
+use crate::options::{MountOptions, parse_cache};
 use clap::Parser;
 use dfs_client::profile;
 use dfs_common::{ErrorKind, FsError, FsResult};
@@ -11,9 +11,6 @@ use std::time::Duration;
 
 /// Memory for file content when nothing is said.
 const CACHE_BYTES_DEFAULT: u64 = 256 << 20;
-/// The smallest cache that still lets a stream be read ahead.
-const CACHE_BYTES_MIN: u64 = 1 << 20;
-const CACHE_BYTES_MAX: u64 = 1 << 40;
 
 /// Mounts a DFS cluster at a directory.
 #[derive(Debug, Parser)]
@@ -194,30 +191,6 @@ fn check_name(name: &str) -> FsResult<()> {
     Ok(())
 }
 
-/// A size of the cache: a number of bytes, or with K, M or G.
-///
-/// # Errors
-/// A sentence if it is none, or out of bounds.
-pub fn parse_cache(text: &str) -> Result<u64, String> {
-    let (digits, shift) = match text.as_bytes().last() {
-        Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
-        Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
-        Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
-        _ => (text, 0),
-    };
-    let bytes = digits
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(1 << shift));
-    match bytes {
-        Some(bytes) if (CACHE_BYTES_MIN..=CACHE_BYTES_MAX).contains(&bytes) => Ok(bytes),
-        Some(_) => Err("the cache has 1M to 1024G".to_owned()),
-        None => Err(format!(
-            "{text:?} is no size: a number is needed, or one with K, M or G"
-        )),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -278,16 +251,6 @@ mod tests {
             &["h:1", "/mnt", "-o", "wait=-1"],
         ] {
             assert_eq!(settings(args).unwrap_err().kind(), ErrorKind::Invalid, "{args:?}");
-        }
-    }
-
-    #[test]
-    fn sizes_have_units_and_bounds() {
-        assert_eq!(parse_cache("64M"), Ok(64 << 20));
-        assert_eq!(parse_cache("2g"), Ok(2 << 30));
-        assert_eq!(parse_cache("1048576"), Ok(1 << 20));
-        for wrong in ["", "M", "1", "1.5G", "99999999999G", "-1M", "2048G"] {
-            assert!(parse_cache(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -2,10 +2,13 @@
 //!
 //! Invariant: an option is either obeyed, or known to be without effect here, or an error; never silently dropped.
 
-use crate::args::parse_cache;
 use dfs_common::{ErrorKind, FsError, FsResult};
 use nix::mount::MsFlags;
 use std::path::PathBuf;
+
+/// The smallest cache that still lets a stream be read ahead.
+const CACHE_BYTES_MIN: u64 = 1 << 20;
+const CACHE_BYTES_MAX: u64 = 1 << 40;
 
 /// Options after parsing.
 #[derive(Clone, Debug)]
@@ -168,6 +171,30 @@ fn invalid(message: String) -> FsError {
     FsError::new(ErrorKind::Invalid, message)
 }
 
+/// A size of the cache: a number of bytes, or with K, M or G.
+///
+/// # Errors
+/// A sentence if it is none, or out of bounds.
+pub fn parse_cache(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.as_bytes().last() {
+        Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
+        Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    let bytes = digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(1 << shift));
+    match bytes {
+        Some(bytes) if (CACHE_BYTES_MIN..=CACHE_BYTES_MAX).contains(&bytes) => Ok(bytes),
+        Some(_) => Err("the cache has 1M to 1024G".to_owned()),
+        None => Err(format!(
+            "{text:?} is no size: a number is needed, or one with K, M or G"
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,5 +252,15 @@ mod tests {
         assert!(MountOptions::default().others_may_enter(true));
         assert!(!MountOptions::default().others_may_enter(false));
         assert!(options("allow_other").others_may_enter(false));
+    }
+
+    #[test]
+    fn sizes_have_units_and_bounds() {
+        assert_eq!(parse_cache("64M"), Ok(64 << 20));
+        assert_eq!(parse_cache("2g"), Ok(2 << 30));
+        assert_eq!(parse_cache("1048576"), Ok(1 << 20));
+        for wrong in ["", "M", "1", "1.5G", "99999999999G", "-1M", "2048G"] {
+            assert!(parse_cache(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -6,8 +6,9 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_common::capability::{CapabilityKey, ChunkAccess, ChunkCapability};
+use dfs_common::chunk::ChunkDescription;
 use dfs_common::limits::WIRE_FRAME_BYTES;
-use dfs_common::service::{ChunkDescription, ChunkService, ChunkWritten, WriteChunk};
+use dfs_common::service::{ChunkService, ChunkWritten, WriteChunk};
 use dfs_common::{ChunkId, ErrorKind, FsError, FsResult, Ino, SessionEpoch, SessionId};
 use dfs_proto::grpc::{ChunkGrpcClient, ChunkGrpcServer, tuned_server};
 use futures::StreamExt;

@@ -9,9 +9,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_common::capability::{CapabilityKey, ChunkAccess, ChunkCapability};
 use dfs_common::checksum::{content_sha256, frame_crc};
+use dfs_common::chunk::ChunkDescription;
 use dfs_common::extent::Receipt;
 use dfs_common::limits::{CHUNK_BYTES_MAX, CHUNK_CHANNELS_MAX, WIRE_FRAME_BYTES};
-use dfs_common::service::{ChunkConnector, ChunkDescription, ChunkService, ChunkWritten, WriteChunk};
+use dfs_common::service::{ChunkConnector, ChunkService, ChunkWritten, WriteChunk};
 use dfs_common::{
     ChunkId, DiskIncarnation, ErrorKind, FsError, FsResult, Ino, NodeId, PgId, SessionEpoch, SessionId,
 };

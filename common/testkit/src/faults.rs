@@ -6,13 +6,13 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_common::capability::ChunkCapability;
+use dfs_common::chunk::ChunkDescription;
 use dfs_common::cluster::{ClusterUpdate, StatFs};
 use dfs_common::extent::ExtentPage;
 use dfs_common::lease::RecallPage;
 use dfs_common::op::MutationBatch;
 use dfs_common::service::{
-    ChunkConnector, ChunkDescription, ChunkService, ChunkWritten, DirPage, Found, MetadataService, Mutated,
-    Opened, WriteChunk,
+    ChunkConnector, ChunkService, ChunkWritten, DirPage, Found, MetadataService, Mutated, Opened, WriteChunk,
 };
 use dfs_common::session::{Caller, Identity, OpenSession, SessionGrant};
 use dfs_common::{ErrorKind, FsError, FsResult, Ino, Name};

@@ -6,9 +6,10 @@
 use dfs_client::OpenFlags;
 use dfs_common::attr::SetAttr;
 use dfs_common::checksum::content_sha256;
+use dfs_common::chunk::ChunkDescription;
 use dfs_common::extent::{CommittedChunk, Extent, ExtentData};
 use dfs_common::op::{CommitWrite, MutationBatch, NumberedOp, OpReply, OpResult, Operation};
-use dfs_common::service::{ChunkDescription, MetadataService, WriteChunk};
+use dfs_common::service::{MetadataService, WriteChunk};
 use dfs_common::session::{Caller, Identity, OpenSession};
 use dfs_common::{ErrorKind, Ino, Name, OpNumber, Timestamp};
 use dfs_testkit::cluster::{ClusterOptions, InProcessCluster};

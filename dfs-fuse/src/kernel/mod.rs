@@ -4,3 +4,8 @@ pub mod invalidation;
 pub mod mount;
 pub mod place;
 pub mod tuning;
+
+/// Type of our mounts in mount tables.
+pub const FILE_SYSTEM_TYPE: &str = "fuse.dfs";
+/// The program that mounts and unmounts for users who are not root.
+pub const HELPER: &str = "fusermount3";

@@ -3,7 +3,7 @@
 //! Owns the way from an empty directory to an open descriptor of the kernel's FUSE device; permissions are always checked
 //! by the kernel (`default_permissions`), and once more by the coordinator.
 
-use super::place::FILE_SYSTEM_TYPE;
+use super::{FILE_SYSTEM_TYPE, HELPER};
 use crate::options::MountOptions;
 use dfs_common::{ErrorKind, FsError, FsResult};
 use nix::errno::Errno;
@@ -16,8 +16,6 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// The program that mounts and unmounts for users who are not root.
-pub const HELPER: &str = "fusermount3";
 /// Where the helper finds the socket to send the device through: its standard input.
 const HELPER_SOCKET: (&str, &str) = ("_FUSE_COMMFD", "0");
 const DEVICE: &str = "/dev/fuse";

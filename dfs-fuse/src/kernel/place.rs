@@ -2,15 +2,13 @@
 //!
 //! Invariant: an unmount never hits another mount than ours, which somebody may have stacked on the same directory.
 
+use super::FILE_SYSTEM_TYPE;
 use dfs_common::{ErrorKind, FsError, FsResult};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-
-/// Type of our mounts in mount tables.
-pub const FILE_SYSTEM_TYPE: &str = "fuse.dfs";
 
 /// Checks that `path` can be mounted at; gives its absolute name without symbolic links.
 ///
@@ -180,7 +178,7 @@ impl MountPoint {
     }
 
     fn end_by_helper(&self, flag: &str) -> Unmounted {
-        let helper = Command::new(super::mount::HELPER)
+        let helper = Command::new(super::HELPER)
             .args([flag, "--"])
             .arg(&self.path)
             .stdin(Stdio::null())
@@ -194,7 +192,7 @@ impl MountPoint {
                     false => Unmounted::Failed(said),
                 }
             }
-            Err(error) => Unmounted::Failed(format!("{}: {error}", super::mount::HELPER)),
+            Err(error) => Unmounted::Failed(format!("{}: {error}", super::HELPER)),
         }
     }
 }

@@ -9,8 +9,9 @@ use crate::v1;
 use bytes::Bytes;
 use dfs_common::capability::{ChunkAccess, ChunkCapability, Voucher};
 use dfs_common::checksum::frame_crc;
+use dfs_common::chunk::ChunkDescription;
 use dfs_common::limits::{FILE_BYTES_MAX, REPLICATION_MAX, WIRE_FRAME_BYTES};
-use dfs_common::service::{ChunkDescription, ChunkWritten};
+use dfs_common::service::ChunkWritten;
 use dfs_common::{ErrorKind, FsError, FsResult, Ino, SessionEpoch};
 
 /// A capability's wire form.

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use dfs_common::capability::{ChunkAccess, ChunkCapability};
+use dfs_common::chunk::ChunkDescription;
 use dfs_common::cluster::{ClusterUpdate, NodeHealth, NodeInfo, PlacementGroup, StatFs};
 use dfs_common::extent::{CommittedChunk, Extent, ExtentData, ExtentPage, Receipt, ResolvedExtent};
 use dfs_common::lease::{Recall, RecallPage};
@@ -9,7 +10,7 @@ use dfs_common::limits::{CHUNK_BYTES_MAX, FILE_BYTES_MAX};
 use dfs_common::op::{
     CommitWrite, Entry, MutationBatch, NumberedOp, OpReply, OpResult, Operation, RenameMode, XattrMode,
 };
-use dfs_common::service::{ChunkDescription, ChunkWritten, DirEntry, DirPage, Found, Mutated, Opened};
+use dfs_common::service::{ChunkWritten, DirEntry, DirPage, Found, Mutated, Opened};
 use dfs_common::session::{Caller, Identity, OpenDeclaration, OpenSession, SessionGrant, SessionSecret};
 use dfs_common::{
     Attr, ChunkId, ClusterId, DiskIncarnation, ErrorKind, FileKind, FsError, Ino, Name, NodeId, OpNumber,

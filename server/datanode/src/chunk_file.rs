@@ -14,8 +14,8 @@
 
 use bytes::Bytes;
 use dfs_common::checksum::{frame_crc, frame_crc_append};
+use dfs_common::chunk::ChunkDescription;
 use dfs_common::limits::{CHUNK_BYTES_MAX, FILE_BYTES_MAX, FRAME_BYTES};
-use dfs_common::service::ChunkDescription;
 use dfs_common::{ChunkId, ErrorKind, FsError, FsResult, Ino, SessionEpoch};
 use dfs_proto::v1::ChunkFileHeader;
 use prost::Message;

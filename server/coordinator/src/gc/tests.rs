@@ -8,11 +8,12 @@ use crate::{applier::NodeRegistration, cluster::state::NodeLoad};
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_common::capability::{ChunkAccess, ChunkCapability};
+use dfs_common::chunk::ChunkDescription;
 use dfs_common::clock::{Clock, ManualClock};
 use dfs_common::extent::{CommittedChunk, Extent, ExtentData, Receipt};
 use dfs_common::limits::FREED_CHUNK_DELAY;
 use dfs_common::op::{CommitWrite, MutationBatch, NumberedOp, OpReply, OpResult, Operation};
-use dfs_common::service::{ChunkConnector, ChunkDescription, ChunkService, ChunkWritten, WriteChunk};
+use dfs_common::service::{ChunkConnector, ChunkService, ChunkWritten, WriteChunk};
 use dfs_common::session::{Caller, Identity, OpenSession, SessionSecret};
 use dfs_common::{
     ChunkId, DiskIncarnation, ErrorKind, FsResult, Ino, Name, NodeId, OpNumber, SessionId, SetAttr, Timestamp,

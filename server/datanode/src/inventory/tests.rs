@@ -4,7 +4,7 @@ use super::*;
 use crate::store::{HashCheck, StoreLoad, StoredChunk};
 use async_trait::async_trait;
 use bytes::Bytes;
-use dfs_common::service::ChunkDescription;
+use dfs_common::chunk::ChunkDescription;
 use dfs_common::{DiskIncarnation, ErrorKind, FsError};
 use futures::stream::BoxStream;
 

@@ -22,7 +22,7 @@ pub use sync::{DiskSync, KernelSync};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dfs_common::service::ChunkDescription;
+use dfs_common::chunk::ChunkDescription;
 use dfs_common::{ChunkId, DiskIncarnation, FsResult};
 use futures::stream::BoxStream;
 use tokio::sync::oneshot;

@@ -9,7 +9,7 @@ use super::output::Output;
 use super::space::Promise;
 use crate::chunk_file::{FrameChecksums, content_offset, encode_prologue};
 use bytes::Bytes;
-use dfs_common::service::ChunkDescription;
+use dfs_common::chunk::ChunkDescription;
 use dfs_common::{DiskIncarnation, ErrorKind, FsError, FsResult};
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
