@@ -1,7 +1,8 @@
 //! Serves framed connections: requests are handled as they arrive, replies leave in any order.
 //!
 //! A handler that is ready at once is answered by the task that read the request; only one that waits gets a task of its
-//! own. Bounded: [`FRAMED_CALLS_MAX`] calls of a connection run at a time, more are not read.
+//! own. Bounded: [`FRAMED_CALLS_MAX`] calls of a connection run at a time, more are not read; nor are any while the peer is far behind
+//! with reading its replies.
 
 use super::frame::{Frame, FrameKind, PREFACE};
 use super::reader::FrameReader;
@@ -57,6 +58,9 @@ async fn read_requests(
 ) -> FsResult<()> {
     let running = Arc::new(Semaphore::new(FRAMED_CALLS_MAX));
     loop {
+        tokio::time::timeout(CLIENT_SILENCE_MAX, writer.room())
+            .await
+            .map_err(|_| FsError::new(ErrorKind::TimedOut, "the peer does not read its replies"))?;
         let frame = tokio::time::timeout(CLIENT_SILENCE_MAX, reader.next(writer.stream()))
             .await
             .map_err(|_| FsError::new(ErrorKind::TimedOut, "the peer is silent"))??;

@@ -12,7 +12,9 @@ use std::io::{ErrorKind as IoErrorKind, IoSlice};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-/// What may wait for a peer that does not read; above it the connection is given up.
+/// While so much waits for a peer, no further request of it is begun.
+const BACKLOG_BYTES_PAUSE: usize = MESSAGE_BYTES_MAX;
+/// What may wait for a peer that does not read, from requests begun before; above it the connection is given up.
 const BACKLOG_BYTES_MAX: usize = 16 * MESSAGE_BYTES_MAX;
 
 /// Writes frames to a connection.
@@ -20,6 +22,7 @@ pub(super) struct FrameWriter {
     stream: TcpStream,
     backlog: Mutex<BytesMut>,
     more: Notify,
+    less: Notify,
 }
 
 impl FrameWriter {
@@ -28,6 +31,7 @@ impl FrameWriter {
             stream,
             backlog: Mutex::default(),
             more: Notify::new(),
+            less: Notify::new(),
         }
     }
 
@@ -65,6 +69,13 @@ impl FrameWriter {
         Ok(())
     }
 
+    /// Returns when the peer has read enough of what was sent for something more. Cancel-safe; one caller at a time.
+    pub(super) async fn room(&self) {
+        while self.backlog.lock().len() >= BACKLOG_BYTES_PAUSE {
+            self.less.notified().await;
+        }
+    }
+
     /// Bytes of the frame that the socket took.
     fn write_now(&self, header: &[u8; HEADER_BYTES], payload: &[u8]) -> FsResult<usize> {
         match self
@@ -91,6 +102,9 @@ impl FrameWriter {
                     Ok(sent) => backlog.advance(sent),
                     Err(error) if error.kind() == IoErrorKind::WouldBlock => {}
                     Err(error) => return Err(broken(&error)),
+                }
+                if backlog.len() < BACKLOG_BYTES_PAUSE {
+                    self.less.notify_one();
                 }
                 if backlog.is_empty() {
                     // A burst's memory is not kept.
