@@ -14,12 +14,11 @@ use dfs_common::service::{ChunkConnector, ChunkWritten, WriteChunk};
 use dfs_common::{DiskIncarnation, ErrorKind, FsError, FsResult};
 use futures::StreamExt;
 use futures::future::join_all;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 /// Pieces that wait for one copy: 1 MiB.
@@ -32,10 +31,14 @@ pub struct Replication {
     tuning: Tuning,
 }
 
+/// What a queue brings: a piece, an error, or the end. A queue that is closed before an end was one of a write that was given up, and
+/// never looks like an end to its receiver, which may be polled longer than the write: by a connection.
+type Part = FsResult<Option<Bytes>>;
+
 /// The sending end of one copy.
 struct Copy {
     /// `None` once the copy ended, well or not.
-    queue: Option<mpsc::Sender<FsResult<Bytes>>>,
+    queue: Option<mpsc::Sender<Part>>,
     /// Of a forward: cancelled when it stands still. This node's own copy has none; its disk is waited for.
     stalled: Option<CancellationToken>,
 }
@@ -125,39 +128,43 @@ impl Replication {
     ) {
         while let Some(piece) = content.next().await {
             let failed = piece.is_err();
-            self.give(piece, std::iter::once(&mut own).chain(&mut forwards))
+            self.give(piece.map(Some), std::iter::once(&mut own).chain(&mut forwards))
                 .await;
             if failed {
                 return;
             }
         }
-        drop(own);
-        if hash_matches.await.is_err() {
-            let other = FsError::new(ErrorKind::Corrupt, "the content is not the described one");
-            self.give(Err(other), forwards.iter_mut()).await;
-        }
+        self.give(Ok(None), std::iter::once(&mut own)).await;
+        let end = match hash_matches.await {
+            Ok(()) => Ok(None),
+            Err(_) => Err(FsError::new(
+                ErrorKind::Corrupt,
+                "the content is not the described one",
+            )),
+        };
+        self.give(end, forwards.iter_mut()).await;
     }
 
-    async fn give(&self, piece: FsResult<Bytes>, copies: impl Iterator<Item = &mut Copy>) {
+    async fn give(&self, part: Part, copies: impl Iterator<Item = &mut Copy>) {
         let mut full = Vec::new();
         for copy in copies {
             let Some(queue) = &copy.queue else { continue };
-            match queue.try_send(piece.clone()) {
+            match queue.try_send(part.clone()) {
                 Ok(()) => {}
-                Err(TrySendError::Full(piece)) => full.push(self.wait(copy, piece)),
+                Err(TrySendError::Full(part)) => full.push(self.wait(copy, part)),
                 Err(TrySendError::Closed(_)) => copy.queue = None,
             }
         }
         join_all(full).await;
     }
 
-    /// Waits until a copy takes a piece; a forward that does not is given up.
-    async fn wait(&self, copy: &mut Copy, piece: FsResult<Bytes>) {
+    /// Waits until a copy takes a part; a forward that does not is given up.
+    async fn wait(&self, copy: &mut Copy, part: Part) {
         let Some(queue) = &copy.queue else { return };
         let taken = match &copy.stalled {
-            None => queue.send(piece).await.is_ok(),
+            None => queue.send(part).await.is_ok(),
             Some(stalled) => {
-                let sent = tokio::time::timeout(self.tuning.forward_stall, queue.send(piece)).await;
+                let sent = tokio::time::timeout(self.tuning.forward_stall, queue.send(part)).await;
                 if sent.is_err() {
                     stalled.cancel();
                 }
@@ -234,5 +241,22 @@ fn new_copy(stalled: Option<CancellationToken>) -> (Copy, BoxStream<'static, FsR
         queue: Some(sender),
         stalled,
     };
-    (copy, ReceiverStream::new(receiver).boxed())
+    (copy, content_of(receiver))
+}
+
+/// The content that a queue brings, until its end or its first error.
+fn content_of(queue: mpsc::Receiver<Part>) -> BoxStream<'static, FsResult<Bytes>> {
+    stream::unfold(Some(queue), |state| async move {
+        let mut queue = state?;
+        match queue.recv().await {
+            Some(Ok(Some(piece))) => Some((Ok(piece), Some(queue))),
+            Some(Ok(None)) => None,
+            Some(Err(error)) => Some((Err(error), None)),
+            None => {
+                let given_up = FsError::new(ErrorKind::Interrupted, "the write was given up");
+                Some((Err(given_up), None))
+            }
+        }
+    })
+    .boxed()
 }

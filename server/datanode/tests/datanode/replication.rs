@@ -26,6 +26,8 @@ enum Lazy {
     SaysNothing,
     /// Takes everything, slowly, and then says nothing useful.
     WrongReceipt,
+    /// Takes everything by itself, as a transport does, whether or not the call still goes on.
+    TakesAlone,
 }
 
 struct LazyReplica {
@@ -51,10 +53,18 @@ impl ChunkService for LazyReplica {
             std::future::pending::<()>().await;
         }
         let mut content = std::mem::replace(&mut request.content, futures::stream::empty().boxed());
-        while let Some(piece) = content.next().await {
-            piece?;
+        let whole = self.whole.clone();
+        let taking = async move {
+            while let Some(piece) = content.next().await {
+                piece?;
+            }
+            whole.fetch_add(1, Ordering::SeqCst);
+            Ok::<_, FsError>(())
+        };
+        match self.manner {
+            Lazy::TakesAlone => tokio::spawn(taking).await.unwrap()?,
+            _ => taking.await?,
         }
-        self.whole.fetch_add(1, Ordering::SeqCst);
         if self.manner == Lazy::SaysNothing {
             std::future::pending::<()>().await;
         }
@@ -291,6 +301,47 @@ async fn forward_ends_well_only_after_the_hash_matched() {
         .await
         .unwrap();
     assert_eq!(connector.whole.load(Ordering::SeqCst), 1);
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forward_of_a_write_that_ends_early_never_looks_whole() {
+    let coordinator = FakeCoordinator::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (node, connector) =
+        node_with_lazy_peer(Lazy::TakesAlone, Parts::default(), &coordinator, dir.path()).await;
+    let bytes = content(300_000, 1);
+    let peer = ["127.0.0.1:9".to_owned()];
+    for sequence in 1..=20 {
+        let mut wrong = upload(chunk(sequence), &bytes, &peer);
+        wrong.description.sha256[31] ^= 1;
+        let error = node.chunk_service().write_chunk(wrong).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+    }
+    // Everything was sent but the end when its caller leaves.
+    let (sent, all_sent) = tokio::sync::oneshot::channel::<()>();
+    let mut left = upload(chunk(100), &bytes, &peer);
+    left.content = stream(&bytes, 256 << 10)
+        .chain(futures::stream::once(async move {
+            let _ = sent.send(());
+            std::future::pending().await
+        }))
+        .boxed();
+    let service = node.chunk_service();
+    let writing = tokio::spawn(async move { service.write_chunk(left).await });
+    all_sent.await.unwrap();
+    writing.abort();
+    let _ = writing.await;
+    // Nobody holds the forwards' ends any more: whoever takes content alone came to its end.
+    until("the end of the forwards", || {
+        Arc::strong_count(&connector.whole) == 1
+    })
+    .await;
+    assert_eq!(
+        connector.whole.load(Ordering::SeqCst),
+        0,
+        "a forward looked whole"
+    );
     node.shutdown().await;
 }
 

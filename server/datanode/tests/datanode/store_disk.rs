@@ -350,6 +350,16 @@ async fn while_others_fill_the_disk(
     let feeding = async {
         for (number, piece) in bytes.chunks(bytes.len() / 12).enumerate() {
             if number == 4 {
+                if bytes.len() > 1 << 20 {
+                    let has_room = |file: &PathBuf| {
+                        file.metadata()
+                            .is_ok_and(|found| found.len() > bytes.len() as u64)
+                    };
+                    until("the chunk's room", || {
+                        files(&root.join("tmp")).iter().any(has_room)
+                    })
+                    .await;
+                }
                 let _ = std::fs::write(root.join("others"), vec![0; 8 << 20]);
             }
             if sender
