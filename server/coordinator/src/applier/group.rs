@@ -3,33 +3,24 @@
 use super::failstop::FailStop;
 use super::replies::{Known, Replies};
 use super::reserve::adds_metadata;
-use super::{ApplierParts, Command, EndStep, NodeRegistration, Reaped, Reply};
+use super::{ApplierParts, Command, Reaped, Reply, nodes};
 use crate::namespace::txn::Txn;
-use crate::namespace::{self, ApplyContext, OpenFiles, chunks, keys, orphans, reap};
-use crate::stored;
+use crate::namespace::{self, ApplyContext, OpenFiles, chunks, orphans, reap};
 use bytes::Bytes;
-use dfs_common::cluster::{NodeHealth, NodeInfo, PlacementGroup};
 use dfs_common::limits::{
-    BATCH_OPS_MAX, CAPABILITY_VALIDITY, GROUP_COMMIT_BATCHES_MAX, GROUP_COMMIT_OPS_MAX, NODES_MAX,
-    PLACEMENT_GROUPS_MAX, SESSION_LEASE,
+    BATCH_OPS_MAX, CAPABILITY_VALIDITY, GROUP_COMMIT_BATCHES_MAX, GROUP_COMMIT_OPS_MAX,
 };
 use dfs_common::op::{MutationBatch, NumberedOp, OpReply, OpResult, Operation};
-use dfs_common::session::{Identity, OpenSession, SessionGrant, SessionSecret};
-use dfs_common::{ErrorKind, FsError, FsResult, NodeId, PgId, SessionEpoch, SessionId};
-use dfs_proto::v1;
+use dfs_common::session::Identity;
+use dfs_common::{ErrorKind, FsError, FsResult, SessionId};
 use tokio::sync::mpsc;
-
-/// Longest name of a client, in bytes.
-const CLIENT_NAME_BYTES_MAX: usize = 255;
-/// Records that one step of taking a session apart looks at.
-const END_STEP_RECORDS_MAX: usize = 1024;
 
 /// Told the outcome of the group's commit: takes effect in memory, then answers the caller.
 type Answer = Box<dyn FnOnce(FsResult<()>) + Send>;
 
-struct Group {
-    parts: ApplierParts,
-    replies: Replies,
+pub(super) struct Group {
+    pub(super) parts: ApplierParts,
+    pub(super) replies: Replies,
     /// Whether this group may add metadata.
     room: FsResult<()>,
 }
@@ -195,15 +186,15 @@ impl Group {
                 answer(reply, result)
             }
             Command::RegisterNode { registration, reply } => {
-                let result = self.whole(txn, |_, txn| register_node(txn, &registration));
+                let result = self.whole(txn, |_, txn| nodes::register(txn, &registration));
                 let cluster = self.parts.cluster.clone();
                 answer_after(reply, result, move |id| {
-                    let info = node_info(*id, &registration);
+                    let info = nodes::info(*id, &registration);
                     cluster.registered(registration.uuid, registration.secret, info);
                 })
             }
             Command::CreateGroups { groups, reply } => {
-                let result = self.whole(txn, |_, txn| create_groups(txn, groups));
+                let result = self.whole(txn, |_, txn| nodes::create_groups(txn, groups));
                 let cluster = self.parts.cluster.clone();
                 answer_after(reply, result, move |groups| {
                     for group in groups {
@@ -350,146 +341,10 @@ impl Group {
         }
         Ok(())
     }
-
-    fn grant(&self, identity: Identity) -> SessionGrant {
-        SessionGrant {
-            identity,
-            cluster: self.parts.cluster_id,
-            lease: SESSION_LEASE,
-            chunk_bytes: self.parts.chunk_bytes,
-            replication: self.parts.replication,
-            replication_floor: self.parts.replication_floor,
-        }
-    }
-
-    fn open_session(
-        &mut self,
-        txn: &mut Txn<'_>,
-        request: OpenSession,
-        secret: SessionSecret,
-    ) -> FsResult<SessionGrant> {
-        if request.client_name.len() > CLIENT_NAME_BYTES_MAX {
-            return Err(FsError::new(
-                ErrorKind::Invalid,
-                format!("a client name has at most {CLIENT_NAME_BYTES_MAX} bytes"),
-            ));
-        }
-        self.parts.sessions.check_room()?;
-        let session = SessionId(next_number(txn, keys::next_session())?);
-        if session.0 > SessionId::MAX {
-            return Err(FsError::new(
-                ErrorKind::NoSpace,
-                "all session numbers of the cluster were used",
-            ));
-        }
-        let epoch = SessionEpoch(1);
-        let opened = self.parts.clock.now();
-        let record = v1::StoredSession {
-            epoch: epoch.0,
-            secret: Bytes::copy_from_slice(&secret.0),
-            client_name: request.client_name,
-            opened: Some(v1::Timestamp {
-                secs: opened.secs,
-                nanos: opened.nanos,
-            }),
-            ..v1::StoredSession::default()
-        };
-        stored::put_session(txn, session, &record);
-        Ok(self.grant(Identity {
-            session,
-            epoch,
-            secret,
-            trace: 0,
-        }))
-    }
-
-    fn resume(
-        &mut self,
-        txn: &mut Txn<'_>,
-        identity: &Identity,
-        request: &OpenSession,
-    ) -> FsResult<SessionGrant> {
-        self.parts.sessions.check_resume(identity)?;
-        let session = identity.session;
-        self.parts.opens.resume(session, &request.opened)?;
-        // Orphans that it held before the restart and does not declare any more.
-        let opens = self.parts.opens.clone();
-        let (start, end) = keys::orphans();
-        let mut from = start;
-        while let Some(next) = self.release_page(txn, session, from, &end, &|ino| {
-            !opens.is_open(session, ino, false)
-        })? {
-            from = next;
-        }
-        Ok(self.grant(*identity))
-    }
-
-    /// Releases a page of the orphans that `session` holds and `gone` says are not open; answers where to go on.
-    fn release_page(
-        &mut self,
-        txn: &mut Txn<'_>,
-        session: SessionId,
-        from: Bytes,
-        end: &Bytes,
-        gone: &dyn Fn(dfs_common::Ino) -> bool,
-    ) -> FsResult<Option<Bytes>> {
-        let page = txn.scan(&from, end, END_STEP_RECORDS_MAX)?;
-        let next = page
-            .last()
-            .filter(|_| page.len() == END_STEP_RECORDS_MAX)
-            .map(|(last, _)| Bytes::from([&last[..], b"\0"].concat()));
-        for (key, value) in page {
-            let (ino, holders) = namespace::parse_orphan(&key, value)?;
-            if holders.contains(&session) && gone(ino) {
-                namespace::release_orphan(txn, self.parts.clock.now(), ino, session)?;
-            }
-        }
-        Ok(next)
-    }
-
-    fn end_session(
-        &mut self,
-        txn: &mut Txn<'_>,
-        session: SessionId,
-        step: EndStep,
-    ) -> FsResult<Option<EndStep>> {
-        match step {
-            EndStep::Orphans(from) => {
-                self.parts.opens.end(session);
-                let (start, end) = keys::orphans();
-                let from = if from.is_empty() { start } else { from };
-                let next = self.release_page(txn, session, from, &end, &|_| true)?;
-                Ok(Some(next.map_or(EndStep::Replies, EndStep::Orphans)))
-            }
-            EndStep::Replies => {
-                self.replies.forget(session);
-                let (start, end) = keys::replies(session);
-                let page = txn.scan(&start, &end, END_STEP_RECORDS_MAX)?;
-                let more = page.len() == END_STEP_RECORDS_MAX;
-                for (key, _) in page {
-                    txn.delete(key);
-                }
-                Ok(Some(if more { EndStep::Replies } else { EndStep::Spent }))
-            }
-            EndStep::Spent => {
-                let (start, end) = keys::spent_chunks(session);
-                let page = txn.scan(&start, &end, END_STEP_RECORDS_MAX)?;
-                let more = page.len() == END_STEP_RECORDS_MAX;
-                for (key, _) in page {
-                    txn.delete(key);
-                }
-                Ok(Some(if more { EndStep::Spent } else { EndStep::Record }))
-            }
-            EndStep::Record => {
-                txn.delete(keys::session(session));
-                Ok(None)
-            }
-        }
-    }
 }
 
 /// The next number of a durable counter, at least 1; never given twice.
-fn next_number(txn: &mut Txn<'_>, key: Bytes) -> FsResult<u64> {
+pub(super) fn next_number(txn: &mut Txn<'_>, key: Bytes) -> FsResult<u64> {
     let next =
         match txn.get(&key)? {
             None => 1,
@@ -499,80 +354,4 @@ fn next_number(txn: &mut Txn<'_>, key: Bytes) -> FsResult<u64> {
         };
     txn.put(key, Bytes::copy_from_slice(&(next + 1).to_be_bytes()));
     Ok(next)
-}
-
-fn node_info(id: NodeId, registration: &NodeRegistration) -> NodeInfo {
-    let load = registration.load;
-    NodeInfo {
-        id,
-        address: registration.address.clone(),
-        health: NodeHealth::Up,
-        disk: load.disk,
-        capacity_bytes: load.capacity_bytes,
-        used_bytes: load.used_bytes,
-        available_bytes: load.available_bytes,
-        chunks: load.chunks,
-        writable: load.writable,
-    }
-}
-
-fn register_node(txn: &mut Txn<'_>, registration: &NodeRegistration) -> FsResult<NodeId> {
-    let records = stored::nodes_in(txn)?;
-    let known = records.iter().find(|record| record.uuid == registration.uuid);
-    let id = match known {
-        Some(record) if record.secret != registration.secret => {
-            return Err(FsError::new(
-                ErrorKind::Unauthenticated,
-                format!(
-                    "datanode {} is registered with another secret: its data directory was changed or copied",
-                    registration.uuid
-                ),
-            ));
-        }
-        Some(record) => record.info.id,
-        None if records.len() >= NODES_MAX => {
-            return Err(FsError::new(
-                ErrorKind::Busy,
-                format!("the cluster has {NODES_MAX} datanodes: remove some first"),
-            ));
-        }
-        None => {
-            let number = next_number(txn, keys::next_node())?;
-            NodeId(
-                u32::try_from(number)
-                    .map_err(|_| FsError::new(ErrorKind::NoSpace, "all node numbers were used"))?,
-            )
-        }
-    };
-    let info = node_info(id, registration);
-    if known.is_none_or(|record| record.info.address != info.address || record.info.disk != info.disk) {
-        let record = stored::NodeRecord {
-            uuid: registration.uuid.clone(),
-            secret: registration.secret,
-            info,
-        };
-        stored::put_node(txn, &record);
-    }
-    Ok(id)
-}
-
-fn create_groups(txn: &mut Txn<'_>, groups: Vec<Vec<NodeId>>) -> FsResult<Vec<PlacementGroup>> {
-    let mut made = Vec::with_capacity(groups.len());
-    for members in groups {
-        let number = next_number(txn, keys::next_placement_group())?;
-        if number > PLACEMENT_GROUPS_MAX as u64 {
-            return Err(FsError::new(
-                ErrorKind::NoSpace,
-                "the cluster has too many placement groups",
-            ));
-        }
-        let group = PlacementGroup {
-            id: PgId(number as u32),
-            version: 1,
-            members,
-        };
-        stored::put_group(txn, &group);
-        made.push(group);
-    }
-    Ok(made)
 }

@@ -7,8 +7,10 @@
 
 pub mod failstop;
 mod group;
+mod nodes;
 mod replies;
 pub mod reserve;
+mod sessions;
 
 use crate::cluster::state::{ClusterState, NodeLoad, NodeSecret};
 use crate::session::opens::OpenTable;

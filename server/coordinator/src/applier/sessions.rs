@@ -1,0 +1,155 @@
+//! What the writer thread does for sessions: opened, resumed, taken apart step by step.
+
+use super::EndStep;
+use super::group::{Group, next_number};
+use crate::namespace::txn::Txn;
+use crate::namespace::{self, OpenFiles, keys};
+use crate::stored;
+use bytes::Bytes;
+use dfs_common::limits::SESSION_LEASE;
+use dfs_common::session::{Identity, OpenSession, SessionGrant, SessionSecret};
+use dfs_common::{ErrorKind, FsError, FsResult, SessionEpoch, SessionId};
+use dfs_proto::v1;
+
+/// Longest name of a client, in bytes.
+const CLIENT_NAME_BYTES_MAX: usize = 255;
+/// Records that one step of taking a session apart looks at.
+const END_STEP_RECORDS_MAX: usize = 1024;
+
+impl Group {
+    fn grant(&self, identity: Identity) -> SessionGrant {
+        SessionGrant {
+            identity,
+            cluster: self.parts.cluster_id,
+            lease: SESSION_LEASE,
+            chunk_bytes: self.parts.chunk_bytes,
+            replication: self.parts.replication,
+            replication_floor: self.parts.replication_floor,
+        }
+    }
+
+    pub(super) fn open_session(
+        &mut self,
+        txn: &mut Txn<'_>,
+        request: OpenSession,
+        secret: SessionSecret,
+    ) -> FsResult<SessionGrant> {
+        if request.client_name.len() > CLIENT_NAME_BYTES_MAX {
+            return Err(FsError::new(
+                ErrorKind::Invalid,
+                format!("a client name has at most {CLIENT_NAME_BYTES_MAX} bytes"),
+            ));
+        }
+        self.parts.sessions.check_room()?;
+        let session = SessionId(next_number(txn, keys::next_session())?);
+        if session.0 > SessionId::MAX {
+            return Err(FsError::new(
+                ErrorKind::NoSpace,
+                "all session numbers of the cluster were used",
+            ));
+        }
+        let epoch = SessionEpoch(1);
+        let opened = self.parts.clock.now();
+        let record = v1::StoredSession {
+            epoch: epoch.0,
+            secret: Bytes::copy_from_slice(&secret.0),
+            client_name: request.client_name,
+            opened: Some(v1::Timestamp {
+                secs: opened.secs,
+                nanos: opened.nanos,
+            }),
+            ..v1::StoredSession::default()
+        };
+        stored::put_session(txn, session, &record);
+        Ok(self.grant(Identity {
+            session,
+            epoch,
+            secret,
+            trace: 0,
+        }))
+    }
+
+    pub(super) fn resume(
+        &mut self,
+        txn: &mut Txn<'_>,
+        identity: &Identity,
+        request: &OpenSession,
+    ) -> FsResult<SessionGrant> {
+        self.parts.sessions.check_resume(identity)?;
+        let session = identity.session;
+        self.parts.opens.resume(session, &request.opened)?;
+        // Orphans that it held before the restart and does not declare any more.
+        let opens = self.parts.opens.clone();
+        let (start, end) = keys::orphans();
+        let mut from = start;
+        while let Some(next) = self.release_page(txn, session, from, &end, &|ino| {
+            !opens.is_open(session, ino, false)
+        })? {
+            from = next;
+        }
+        Ok(self.grant(*identity))
+    }
+
+    /// Releases a page of the orphans that `session` holds and `gone` says are not open; answers where to go on.
+    fn release_page(
+        &mut self,
+        txn: &mut Txn<'_>,
+        session: SessionId,
+        from: Bytes,
+        end: &Bytes,
+        gone: &dyn Fn(dfs_common::Ino) -> bool,
+    ) -> FsResult<Option<Bytes>> {
+        let page = txn.scan(&from, end, END_STEP_RECORDS_MAX)?;
+        let next = page
+            .last()
+            .filter(|_| page.len() == END_STEP_RECORDS_MAX)
+            .map(|(last, _)| Bytes::from([&last[..], b"\0"].concat()));
+        for (key, value) in page {
+            let (ino, holders) = namespace::parse_orphan(&key, value)?;
+            if holders.contains(&session) && gone(ino) {
+                namespace::release_orphan(txn, self.parts.clock.now(), ino, session)?;
+            }
+        }
+        Ok(next)
+    }
+
+    pub(super) fn end_session(
+        &mut self,
+        txn: &mut Txn<'_>,
+        session: SessionId,
+        step: EndStep,
+    ) -> FsResult<Option<EndStep>> {
+        match step {
+            EndStep::Orphans(from) => {
+                self.parts.opens.end(session);
+                let (start, end) = keys::orphans();
+                let from = if from.is_empty() { start } else { from };
+                let next = self.release_page(txn, session, from, &end, &|_| true)?;
+                Ok(Some(next.map_or(EndStep::Replies, EndStep::Orphans)))
+            }
+            EndStep::Replies => {
+                self.replies.forget(session);
+                let (start, end) = keys::replies(session);
+                let page = txn.scan(&start, &end, END_STEP_RECORDS_MAX)?;
+                let more = page.len() == END_STEP_RECORDS_MAX;
+                for (key, _) in page {
+                    txn.delete(key);
+                }
+                Ok(Some(if more { EndStep::Replies } else { EndStep::Spent }))
+            }
+            EndStep::Spent => {
+                let (start, end) = keys::spent_chunks(session);
+                let page = txn.scan(&start, &end, END_STEP_RECORDS_MAX)?;
+                let more = page.len() == END_STEP_RECORDS_MAX;
+                for (key, _) in page {
+                    txn.delete(key);
+                }
+                Ok(Some(if more { EndStep::Spent } else { EndStep::Record }))
+            }
+            EndStep::Record => {
+                txn.delete(keys::session(session));
+                Ok(None)
+            }
+        }
+    }
+}
