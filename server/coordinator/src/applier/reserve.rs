@@ -69,8 +69,9 @@ pub fn adds_metadata(op: &Operation) -> bool {
         | Operation::Symlink { .. }
         | Operation::Link { .. }
         | Operation::Setxattr { .. }
-        | Operation::GrantChunks { .. }
-        | Operation::CommitWrite(_) => true,
+        | Operation::GrantChunks { .. } => true,
+        // One whose data a truncation has taken away brings times only. Refused, it would keep fsync and close failing.
+        Operation::CommitWrite(write) => !write.extents.is_empty() || !write.chunks.is_empty(),
         Operation::Unlink { .. }
         | Operation::Rmdir { .. }
         | Operation::Rename { .. }
@@ -82,6 +83,28 @@ pub fn adds_metadata(op: &Operation) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dfs_common::extent::{Extent, ExtentData};
+    use dfs_common::op::CommitWrite;
+    use dfs_common::{Ino, Timestamp};
+
+    #[test]
+    fn commit_adds_metadata_only_with_data() {
+        let mut write = CommitWrite {
+            ino: Ino(2),
+            extents: Vec::new(),
+            chunks: Vec::new(),
+            append: false,
+            mtime: Timestamp { secs: 1, nanos: 0 },
+            clear_setid: true,
+        };
+        assert!(!adds_metadata(&Operation::CommitWrite(write.clone())));
+        write.extents.push(Extent {
+            offset: 0,
+            length: 1,
+            data: ExtentData::Inline(bytes::Bytes::from_static(b"x")),
+        });
+        assert!(adds_metadata(&Operation::CommitWrite(write)));
+    }
 
     #[test]
     fn reserve_is_asked_of_the_file_system() {
