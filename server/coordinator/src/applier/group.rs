@@ -2,7 +2,7 @@
 
 use super::failstop::FailStop;
 use super::replies::{Known, Replies};
-use super::reserve::adds_metadata;
+use super::reserve::Room;
 use super::{ApplierParts, Command, Reaped, Reply, nodes};
 use crate::namespace::txn::Txn;
 use crate::namespace::{self, ApplyContext, OpenFiles, chunks, orphans, reap};
@@ -21,8 +21,8 @@ type Answer = Box<dyn FnOnce(FsResult<()>) + Send>;
 pub(super) struct Group {
     pub(super) parts: ApplierParts,
     pub(super) replies: Replies,
-    /// Whether this group may add metadata.
-    room: FsResult<()>,
+    /// What the disk had room for when this group began.
+    room: Room,
 }
 
 /// The writer thread.
@@ -41,7 +41,7 @@ pub(super) fn run(parts: ApplierParts, mut receiver: mpsc::Receiver<Command>, fa
     let mut group = Group {
         parts,
         replies: Replies::default(),
-        room: Ok(()),
+        room: Room::unlimited(),
     };
     let mut stopping = false;
     while !stopping {
@@ -100,7 +100,7 @@ fn answer_after<T: Send + 'static>(
 impl Group {
     fn commit(&mut self, commands: Vec<Command>) -> FsResult<()> {
         let store = self.parts.store.clone();
-        self.room = self.parts.reserve.check();
+        self.room = self.parts.reserve.room();
         let mut txn = Txn::new(&*store);
         let answers: Vec<Answer> = commands
             .into_iter()
@@ -282,10 +282,8 @@ impl Group {
             }
             Known::New => self.replies.check_room(txn, session)?,
         }
-        if adds_metadata(&op.op) {
-            // Not kept as a reply: it would take room, and a retry may find some.
-            self.room.clone()?;
-        }
+        // Not kept as a reply: it would take room, and a retry may find some.
+        self.room.check(&op.op)?;
         let result = self.whole(txn, |group, txn| {
             let reply = namespace::apply(txn, &group.context(session), &op.caller, &op.op)?;
             group.count_created(txn, session, op, &reply)?;
