@@ -65,6 +65,9 @@ is_ours() {
   return 1
 }
 
+# has_ended PID: it is gone, or a zombie that nobody waited for. For a process just started by us, which may not run its program yet.
+has_ended() { case $(ps -o stat= -p "$1" 2>/dev/null) in '' | Z*) return 0 ;; *) return 1 ;; esac }
+
 # wait_until SECONDS COMMAND...: polls COMMAND until it succeeds; fails when the time is over.
 wait_until() {
   local deadline=$((SECONDS + $1))
