@@ -218,7 +218,7 @@ pub mod hex_bytes {
             return Err(wrong());
         }
         let mut bytes = [0; N];
-        for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().as_chunks::<2>().0) {
             let digits = std::str::from_utf8(digits).map_err(|_| wrong())?;
             *byte = u8::from_str_radix(digits, 16).map_err(|_| wrong())?;
         }

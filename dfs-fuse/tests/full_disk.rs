@@ -9,7 +9,7 @@ use dfs_testkit::process::{
 };
 use nix::libc::ENOSPC;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -150,9 +150,15 @@ fn full_coordinator_loses_nothing_it_acknowledged() {
         fs::create_dir(dir.join(format!("before-{number}"))).unwrap();
     }
     let ballast = cluster.node("coordinator").data().join("ballast");
-    let error =
-        io::copy(&mut io::repeat(1), &mut File::create(&ballast).unwrap()).expect_err("a disk has an end");
-    assert_eq!(error.raw_os_error(), Some(ENOSPC));
+    let others = File::create(&ballast).unwrap();
+    let fill = || io::copy(&mut io::repeat(1), &mut (&others)).expect_err("a disk has an end");
+    assert_eq!(fill().raw_os_error(), Some(ENOSPC));
+    let leave = |bytes: u64| {
+        let length = others.metadata().unwrap().len();
+        others.set_len(length - bytes).unwrap();
+        (&others).seek(SeekFrom::End(0)).unwrap();
+    };
+    leave(80 << 20);
 
     let scratch = cluster.base().subdir("scratch");
     let (small, acknowledged) = (scratch.join("small"), scratch.join("acknowledged"));
@@ -175,6 +181,14 @@ fn full_coordinator_loses_nothing_it_acknowledged() {
     fs::rename(dir.join("before-0"), dir.join("renamed")).unwrap();
     fs::rename(dir.join("renamed"), dir.join("before-0")).unwrap();
     fs::remove_dir(dir.join("before-99")).unwrap();
+    // Until others take that room too.
+    assert_eq!(fill().raw_os_error(), Some(ENOSPC));
+    let error = fs::rename(dir.join("before-0"), dir.join("renamed")).expect_err("the disk is full");
+    assert_eq!(error.raw_os_error(), Some(ENOSPC));
+    leave(40 << 20);
+    fs::rename(dir.join("before-0"), dir.join("renamed")).unwrap();
+    fs::rename(dir.join("renamed"), dir.join("before-0")).unwrap();
+    drop(others);
     fs::remove_file(&ballast).unwrap();
     // With room again it goes on by itself.
     fs::create_dir(dir.join("refused")).unwrap();
@@ -185,11 +199,8 @@ fn full_coordinator_loses_nothing_it_acknowledged() {
     for number in 0..99 {
         assert!(dir.join(format!("before-{number}")).is_dir(), "before-{number}");
     }
-    let acknowledged = fs::read_to_string(acknowledged).unwrap_or_default();
-    println!(
-        "acknowledged beside a full disk: {}",
-        acknowledged.lines().count()
-    );
+    let acknowledged = fs::read_to_string(acknowledged).unwrap();
+    assert_ne!(acknowledged.lines().count(), 0, "there was room at first");
     for number in acknowledged.lines() {
         let found = fs::read(dir.join(format!("during-{number}/small"))).unwrap();
         assert!(content.is(&found), "during-{number}: {} bytes", found.len());
