@@ -136,8 +136,10 @@ pub fn read_prologue(file: &File, chunk: ChunkId) -> FsResult<Prologue> {
     Ok(Prologue {
         description,
         frames: bytes[table..table_end]
-            .chunks_exact(4)
-            .map(|crc| word(crc, 0))
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|crc| u32::from_le_bytes(*crc))
             .collect(),
         content_offset,
     })

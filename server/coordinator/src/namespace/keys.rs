@@ -317,9 +317,14 @@ pub fn replica_sets() -> KeyRange {
 /// The replicas in a replica set's key.
 pub fn parse_replica_set(key: &[u8]) -> Option<Vec<NodeId>> {
     let (prefix, nodes) = key.split_first()?;
-    (*prefix == REPLICA_SET && nodes.len().is_multiple_of(4)).then_some(())?;
-    let number = |bytes: &[u8]| u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-    Some(nodes.chunks_exact(4).map(|bytes| NodeId(number(bytes))).collect())
+    let (nodes, rest) = nodes.as_chunks::<4>();
+    (*prefix == REPLICA_SET && rest.is_empty()).then_some(())?;
+    Some(
+        nodes
+            .iter()
+            .map(|bytes| NodeId(u32::from_be_bytes(*bytes)))
+            .collect(),
+    )
 }
 
 /// Totals.

@@ -56,7 +56,7 @@ impl Job {
             };
         }
         SetAttr {
-            mode: Some(metadata.mode() & 0o7777).filter(|_| kind_of(metadata) != FileKind::Symlink),
+            mode: (kind_of(metadata) != FileKind::Symlink).then_some(metadata.mode() & 0o7777),
             uid: self.as_root.then_some(metadata.uid()),
             gid: self.as_root.then_some(metadata.gid()),
             size: None,
