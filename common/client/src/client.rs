@@ -225,7 +225,9 @@ impl Client {
             futures::stream::iter(inner.unsaved.files()).for_each_concurrent(SAVES_AT_ONCE, |file| {
                 let first_error = &first_error;
                 async move {
-                    if let Err(error) = inner.save(&file).await {
+                    if let Err(error) = inner.save(&file).await
+                        && file.is_wanted()
+                    {
                         let mut first = first_error.lock();
                         if first.is_ok() {
                             *first = Err(error);
@@ -233,8 +235,10 @@ impl Client {
                     }
                 }
             });
-        if tokio::time::timeout(patience, saving).await.is_err() {
-            let unsaved_files = inner.unsaved.files().len();
+        let in_time = tokio::time::timeout(patience, saving).await.is_ok();
+        let late = inner.unsaved.files().into_iter().filter(|file| file.is_wanted());
+        let unsaved_files = late.count();
+        if !in_time && unsaved_files > 0 {
             tracing::error!(unsaved_files, "shut down with unsaved writes: they are lost");
             let mut first = first_error.lock();
             if first.is_ok() {

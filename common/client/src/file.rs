@@ -39,6 +39,8 @@ pub(crate) struct FileState {
     pub(crate) foreign: bool,
     /// An own change is on its way: a newer version is not somebody else's.
     pub(crate) changing: bool,
+    /// Its last name was removed here: what cannot be saved of it is no loss once it is closed.
+    pub(crate) nameless: bool,
 }
 
 /// An open inode.
@@ -199,6 +201,7 @@ impl File {
                 releases: 0,
                 foreign: false,
                 changing: false,
+                nameless: false,
             }),
             order: tokio::sync::Mutex::default(),
         }
@@ -215,6 +218,12 @@ impl File {
         let mut state = self.state.lock();
         state.learn(&opened.attr);
         state.map.load(0, opened.extents);
+    }
+
+    /// False if nobody of this client can miss what is unsaved: it is closed and has no name.
+    pub(crate) fn is_wanted(&self) -> bool {
+        let state = self.state.lock();
+        state.handles > 0 || !state.nameless
     }
 
     /// The session that its opens were counted in is gone.

@@ -195,7 +195,9 @@ impl Client {
                 && file.state.lock().handles == 0
                 && file.give_up(&task.dirty, None)
             {
-                tracing::error!(ino = %file.ino, %error, "unsaved writes of a closed file are lost");
+                if file.is_wanted() {
+                    tracing::error!(ino = %file.ino, %error, "unsaved writes of a closed file are lost");
+                }
                 task.unsaved.forget(file.ino);
             }
             task.finish(&file);

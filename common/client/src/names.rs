@@ -46,7 +46,14 @@ impl Inner {
 
     async fn remove(&self, what: What, caller: &Caller, op: Operation) -> FsResult<()> {
         match self.mutate(what, caller, op).await? {
-            OpReply::Removed { .. } => Ok(()),
+            OpReply::Removed { ino, nlink } => {
+                if nlink == 0
+                    && let Some(file) = self.table.file(ino)
+                {
+                    file.state.lock().nameless = true;
+                }
+                Ok(())
+            }
             other => Err(unexpected(&other)),
         }
     }

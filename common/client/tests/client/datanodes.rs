@@ -1,8 +1,8 @@
 //! Datanodes that are down, full, damaged or slow.
 
 use crate::rig::*;
-use dfs_common::ErrorKind;
 use dfs_common::attr::SetAttr;
+use dfs_common::{ErrorKind, Ino};
 use dfs_testkit::faults::Fault;
 use dfs_testkit::twin::TwinOptions;
 use std::time::Duration;
@@ -190,6 +190,29 @@ async fn full_cluster_is_told_and_room_made_by_truncating_is_used() {
     client.release(other).await;
     until("it is forgotten", || rig.cluster.metadata.open_files() == 0).await;
     assert!(saved(&rig, ino).await == pattern(200_000, 0)[..100_000]);
+}
+
+#[tokio::test]
+async fn shutdown_misses_nothing_of_a_removed_file_that_could_not_be_saved() {
+    let rig = Rig::with(TwinOptions {
+        node_bytes: 100_000,
+        ..TwinOptions::default()
+    });
+    for removed in [true, false] {
+        let client = rig.client().await;
+        let (_, handle) = make(&client, "file", WRITE).await;
+        put(&client, handle, 0, &pattern(300_000, 1)).await;
+        assert_eq!(client.fsync(handle).await.unwrap_err().kind(), ErrorKind::NoSpace);
+        if removed {
+            client.unlink(&root(), Ino::ROOT, &name("file")).await.unwrap();
+        }
+        client.release(handle).await;
+        let ended = client.shutdown(Duration::from_secs(10)).await;
+        assert_eq!(
+            ended.err().map(|error| error.kind()),
+            (!removed).then_some(ErrorKind::NoSpace)
+        );
+    }
 }
 
 #[tokio::test]
