@@ -58,7 +58,8 @@ pub struct ChunkCapability {
     pub mac: [u8; 16],
 }
 
-/// A datanode's word to another that the content of a chunk only ends once its SHA-256 was found to be the described one. HMAC-SHA-256, truncated to 16 bytes. Clients lack the key, so none of them can make one.
+/// A datanode's word to another that the content of a chunk only ends once its SHA-256 was found to be the described one.
+/// HMAC-SHA-256, truncated to 16 bytes. Clients lack the key, so none of them can make one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Voucher(pub [u8; 16]);
 
@@ -91,8 +92,7 @@ impl CapabilityKey {
             expires_unix_ms,
             mac: [0; 16],
         };
-        let mac = self.mac(&capability).finalize().into_bytes();
-        capability.mac.copy_from_slice(&mac[..16]);
+        capability.mac = first_16_bytes(self.mac(&capability));
         capability
     }
 
@@ -126,10 +126,7 @@ impl CapabilityKey {
 
     /// Vouches for the content of the described chunk, in a write that `capability` permits and no other.
     pub fn vouch(&self, capability: &ChunkCapability, description: &ChunkDescription) -> Voucher {
-        let mac = self.voucher_mac(capability, description).finalize().into_bytes();
-        let mut voucher = Voucher([0; 16]);
-        voucher.0.copy_from_slice(&mac[..16]);
-        voucher
+        Voucher(first_16_bytes(self.voucher_mac(capability, description)))
     }
 
     /// Whether `voucher` was made with this key for this write.
@@ -163,6 +160,13 @@ impl CapabilityKey {
     fn keyed(&self) -> Hmac<Sha256> {
         <Hmac<Sha256> as KeyInit>::new_from_slice(&self.0).expect("HMAC takes a key of any length")
     }
+}
+
+/// What is kept of a signature; `verify_truncated_left` compares just that.
+fn first_16_bytes(mac: Hmac<Sha256>) -> [u8; 16] {
+    let mut first = [0; 16];
+    first.copy_from_slice(&mac.finalize().into_bytes()[..16]);
+    first
 }
 
 impl ChunkCapability {

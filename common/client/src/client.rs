@@ -235,10 +235,16 @@ impl Client {
                     }
                 }
             });
-        let in_time = tokio::time::timeout(patience, saving).await.is_ok();
-        let late = inner.unsaved.files().into_iter().filter(|file| file.is_wanted());
-        let unsaved_files = late.count();
-        if !in_time && unsaved_files > 0 {
+        let unsaved_files = match tokio::time::timeout(patience, saving).await {
+            Ok(()) => 0,
+            Err(_) => inner
+                .unsaved
+                .files()
+                .iter()
+                .filter(|file| file.is_wanted())
+                .count(),
+        };
+        if unsaved_files > 0 {
             tracing::error!(unsaved_files, "shut down with unsaved writes: they are lost");
             let mut first = first_error.lock();
             if first.is_ok() {

@@ -76,17 +76,23 @@ async fn ends(mut stream: TcpStream, what: &str) {
     assert!(ended.is_ok(), "{what}: the connection stays open");
 }
 
-async fn serves(address: SocketAddr) {
+/// A client that behaves, and its session.
+async fn session(address: SocketAddr) -> (MetadataFramedClient, Identity) {
     let client = MetadataFramedClient::connect_lazy(&address.to_string(), Duration::from_secs(5)).unwrap();
     let request = OpenSession {
-        client_name: "well-behaved".to_owned(),
+        client_name: "test".to_owned(),
         resume: None,
         opened: Vec::new(),
     };
     let grant = within(client.open_session(request)).await.unwrap();
-    let found = within(client.getattr(grant.identity, Ino::ROOT)).await.unwrap();
+    (client, grant.identity)
+}
+
+async fn serves(address: SocketAddr) {
+    let (client, identity) = session(address).await;
+    let found = within(client.getattr(identity, Ino::ROOT)).await.unwrap();
     assert_eq!(found.attr.ino, Ino::ROOT);
-    within(client.close_session(grant.identity)).await.unwrap();
+    within(client.close_session(identity)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -163,13 +169,7 @@ async fn random_messages_for_every_method_harm_nobody() {
     let coordinator = coordinator(dir.path()).await;
     let address = coordinator.address();
     // A session of its own, so that some requests get beyond its check.
-    let client = MetadataFramedClient::connect_lazy(&address.to_string(), Duration::from_secs(5)).unwrap();
-    let request = OpenSession {
-        client_name: "hostile".to_owned(),
-        resume: None,
-        opened: Vec::new(),
-    };
-    let own = within(client.open_session(request)).await.unwrap().identity;
+    let (client, own) = session(address).await;
     let identity = dfs_proto::convert::identity_to_wire(&own);
     let mut random = StdRng::seed_from_u64(20);
     let mut stream = framed(address).await;

@@ -2,6 +2,7 @@
 
 use super::EndStep;
 use super::group::{Group, next_number};
+use crate::namespace::keys::KeyRange;
 use crate::namespace::txn::Txn;
 use crate::namespace::{self, OpenFiles, keys};
 use crate::stored;
@@ -129,21 +130,11 @@ impl Group {
             }
             EndStep::Replies => {
                 self.replies.forget(session);
-                let (start, end) = keys::replies(session);
-                let page = txn.scan(&start, &end, END_STEP_RECORDS_MAX)?;
-                let more = page.len() == END_STEP_RECORDS_MAX;
-                for (key, _) in page {
-                    txn.delete(key);
-                }
+                let more = delete_page(txn, keys::replies(session))?;
                 Ok(Some(if more { EndStep::Replies } else { EndStep::Spent }))
             }
             EndStep::Spent => {
-                let (start, end) = keys::spent_chunks(session);
-                let page = txn.scan(&start, &end, END_STEP_RECORDS_MAX)?;
-                let more = page.len() == END_STEP_RECORDS_MAX;
-                for (key, _) in page {
-                    txn.delete(key);
-                }
+                let more = delete_page(txn, keys::spent_chunks(session))?;
                 Ok(Some(if more { EndStep::Spent } else { EndStep::Record }))
             }
             EndStep::Record => {
@@ -152,4 +143,14 @@ impl Group {
             }
         }
     }
+}
+
+/// Deletes a page of the records of `range`; true if there may be more.
+fn delete_page(txn: &mut Txn<'_>, (start, end): KeyRange) -> FsResult<bool> {
+    let page = txn.scan(&start, &end, END_STEP_RECORDS_MAX)?;
+    let more = page.len() == END_STEP_RECORDS_MAX;
+    for (key, _) in page {
+        txn.delete(key);
+    }
+    Ok(more)
 }

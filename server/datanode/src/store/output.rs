@@ -26,14 +26,15 @@ pub(super) struct Blocks {
     kept: Arc<Mutex<Vec<Block>>>,
 }
 
-/// Memory of [`BLOCK_BYTES`] that starts at a multiple of [`ALIGNMENT`].
+/// Memory of [`BLOCK_BYTES`] that starts at a multiple of [`ALIGNMENT`]; empty once it went back to its pool.
+#[derive(Default)]
 struct Block {
     memory: Vec<u8>,
     start: usize,
 }
 
 impl Block {
-    fn new() -> Self {
+    fn aligned() -> Self {
         let memory = vec![0; BLOCK_BYTES + ALIGNMENT];
         let start = memory.as_ptr().align_offset(ALIGNMENT);
         // `align_offset` may refuse, in theory; the kernel then refuses the write, and the page cache takes it.
@@ -56,7 +57,7 @@ pub(super) struct Output {
 /// A second descriptor of the file, and what does not fill a block yet.
 struct Direct {
     file: File,
-    block: Option<Block>,
+    block: Block,
     filled: usize,
     blocks: Blocks,
 }
@@ -95,7 +96,7 @@ impl Output {
         let block = blocks.kept.lock().pop();
         output.direct = Some(Direct {
             file: file_of_blocks,
-            block: Some(block.unwrap_or_else(Block::new)),
+            block: block.unwrap_or_else(Block::aligned),
             filled: 0,
             blocks: blocks.clone(),
         });
@@ -163,29 +164,21 @@ impl Direct {
     fn gather(&mut self, piece: &[u8]) {
         let filled = self.filled;
         self.filled += piece.len();
-        if let Some(block) = &mut self.block {
-            block.bytes()[filled..filled + piece.len()].copy_from_slice(piece);
-        }
+        self.block.bytes()[filled..filled + piece.len()].copy_from_slice(piece);
     }
     fn gathered(&mut self) -> &[u8] {
-        match &mut self.block {
-            Some(block) => &block.bytes()[..self.filled],
-            None => &[],
-        }
+        &self.block.bytes()[..self.filled]
     }
     fn write(&mut self, at: u64) -> io::Result<()> {
-        let block = self.block.as_mut().map(Block::bytes);
-        self.file.write_all_at(block.unwrap_or_default(), at)
+        self.file.write_all_at(self.block.bytes(), at)
     }
 }
 
 impl Drop for Direct {
     fn drop(&mut self) {
         let mut kept = self.blocks.kept.lock();
-        if let Some(block) = self.block.take()
-            && kept.len() < KEPT_MAX
-        {
-            kept.push(block);
+        if kept.len() < KEPT_MAX {
+            kept.push(std::mem::take(&mut self.block));
         }
     }
 }
@@ -242,10 +235,7 @@ mod tests {
     fn refused_direct_writes_go_through_the_page_cache() {
         let length = 2 * BLOCK_BYTES + 100;
         let misalign = |output: &mut Output| {
-            let Some(Direct {
-                block: Some(block), ..
-            }) = &mut output.direct
-            else {
+            let Some(Direct { block, .. }) = &mut output.direct else {
                 // This file system has none: nothing to refuse.
                 return;
             };
