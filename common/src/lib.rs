@@ -10,6 +10,7 @@ pub mod chunk;
 pub mod clock;
 pub mod cluster;
 pub mod data_dir;
+pub mod durability;
 pub mod durable;
 pub mod error;
 pub mod extent;
@@ -23,6 +24,7 @@ pub mod session;
 pub mod telemetry;
 
 pub use attr::{Attr, FileKind, SetAttr, SetTime, Timestamp};
+pub use durability::{CommitId, CommitPoint, Durability};
 pub use error::{ErrorKind, FsError, FsResult};
 pub use ids::{ChunkId, ClusterId, DiskIncarnation, Ino, NodeId, OpNumber, PgId, SessionEpoch, SessionId};
 pub use name::Name;

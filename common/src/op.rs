@@ -119,7 +119,7 @@ pub struct NumberedOp {
     pub op: Operation,
 }
 
-/// Operations applied in order and made durable together.
+/// Operations applied in order and committed together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MutationBatch {
     /// 1 to [`crate::limits::BATCH_OPS_MAX`] operations with increasing numbers.
@@ -128,6 +128,8 @@ pub struct MutationBatch {
     pub acknowledged_below: OpNumber,
     /// After the first failure the rest answer `BatchAborted`.
     pub stop_on_error: bool,
+    /// Answer when it is durable, whatever [`crate::Durability`] is set.
+    pub durable: bool,
 }
 
 /// A name's inode.

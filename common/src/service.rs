@@ -7,6 +7,7 @@ use crate::attr::{Attr, FileKind};
 use crate::capability::{ChunkCapability, Voucher};
 use crate::chunk::ChunkDescription;
 use crate::cluster::{ClusterUpdate, StatFs};
+use crate::durability::CommitPoint;
 use crate::error::{ErrorKind, FsError, FsResult};
 use crate::extent::{ExtentPage, Receipt};
 use crate::ids::Ino;
@@ -67,6 +68,8 @@ pub struct Mutated {
     /// Inodes among those that the batch concerned on which the session now has a lease, as they are after it; the
     /// directories of created and removed names are among them.
     pub leased: Vec<Attr>,
+    /// Whether the results are durable.
+    pub point: CommitPoint,
 }
 
 /// Reply to an open: fresh attributes and the first page of the map.
@@ -78,7 +81,8 @@ pub struct Opened {
     pub extents: ExtentPage,
 }
 
-/// Metadata: names, inodes, extent maps, sessions. Mutations are durable when they return.
+/// Metadata: names, inodes, extent maps, sessions. What a mutation returns survives the end of the process that serves it;
+/// whether it is durable too, [`Mutated::point`] says. Everything else is durable when it returns.
 ///
 /// Every call but `open_session` carries an [`Identity`]. Common errors: `SessionFenced` (unknown session, wrong secret
 /// or old epoch: resume or open a new one), `Unavailable` and `TimedOut` (try again, with the same operation numbers),
@@ -109,6 +113,12 @@ pub trait MetadataService: Send + Sync + 'static {
             "this service grants no leases",
         ))
     }
+
+    /// fsync and fsyncdir: returns when every change that anybody was acknowledged before is durable.
+    ///
+    /// # Errors
+    /// `Stale`: there is no inode `ino` (any more).
+    async fn fsync(&self, identity: Identity, ino: Ino) -> FsResult<()>;
 
     /// Finds a name. `caller` needs search permission on `parent`.
     async fn lookup(&self, identity: Identity, caller: Caller, parent: Ino, name: Name) -> FsResult<Found>;

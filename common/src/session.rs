@@ -1,5 +1,6 @@
 //! Sessions: who is calling, and under which epoch.
 
+use crate::durability::CommitId;
 use crate::ids::{ClusterId, Ino, SessionEpoch, SessionId};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -70,6 +71,9 @@ pub struct OpenSession {
     pub resume: Option<Identity>,
     /// Everything that the client holds open (resume only).
     pub opened: Vec<OpenDeclaration>,
+    /// The epoch of the coordinator that the client knew, and the last commit of it that the client does not know to be durable;
+    /// number 0 if it knows that of all.
+    pub unsynced: Option<CommitId>,
 }
 
 /// What the coordinator tells a new or resumed session.
@@ -87,4 +91,12 @@ pub struct SessionGrant {
     pub replication: u32,
     /// Receipts without which a commit is refused.
     pub replication_floor: u32,
+    /// Counts the coordinator's starts.
+    pub coordinator_epoch: u64,
+    /// The last start before which acknowledged changes may have been lost; 0 is none. What a client remembers from before
+    /// that start may never have been.
+    pub rollback_epoch: u64,
+    /// Of the epoch of [`OpenSession::unsynced`]: commits up to this number are kept, later ones are lost.
+    /// `u64::MAX` if it is this coordinator's epoch, or none was named.
+    pub kept_commits: u64,
 }

@@ -256,7 +256,7 @@ impl Filesystem for Adapter {
             .answer("readlink", reply, async move { client.readlink(ino(link)).await });
     }
 
-    // Directories. Changes of names are durable already, so that fsync has nothing to do: ENOSYS says so once and for all.
+    // Directories.
 
     fn opendir(&self, request: &Request, directory: INodeNo, _flags: fuser::OpenFlags, reply: ReplyOpen) {
         let caller = Requester::from(request).with_groups();
@@ -303,12 +303,17 @@ impl Filesystem for Adapter {
     fn fsyncdir(
         &self,
         _request: &Request,
-        _ino: INodeNo,
+        directory: INodeNo,
         _fh: FileHandle,
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        reply.error(Errno::ENOSYS);
+        let client = self.client.clone();
+        self.answers.answer_always(
+            "fsyncdir",
+            reply,
+            async move { client.fsyncdir(ino(directory)).await },
+        );
     }
 
     // Inodes.

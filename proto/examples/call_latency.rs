@@ -59,6 +59,7 @@ async fn main() -> FsResult<()> {
                 client_name: "call_latency".to_string(),
                 resume: None,
                 opened: Vec::new(),
+                unsynced: None,
             };
             let identity = service.open_session(request).await?.identity;
             let (p50, p99) = alone(&*service, identity).await?;

@@ -383,6 +383,7 @@ fn sessions_of_another_protocol_or_without_bounds() {
         chunk_bytes: 1,
         replication: 3,
         replication_floor: 2,
+        ..Default::default()
     };
     assert!(session_grant_from_wire(grant.clone()).is_ok());
     let change = |change: fn(&mut v1::OpenSessionReply)| {
@@ -448,7 +449,11 @@ fn batches_without_order_or_bounds() {
         ..unlink(5)
     };
     refused(mutation_batch_from_wire(batch(vec![newer])), "unknown here");
-    let reply = |results, leased| v1::MutateReply { results, leased };
+    let reply = |results, leased| v1::MutateReply {
+        results,
+        leased,
+        point: None,
+    };
     let unknown = vec![v1::OpResult { result: None }];
     refused(mutated_from_wire(reply(unknown, vec![])), "unknown here");
     let leased = vec![v1::Attr::default(); 4 * BATCH_OPS_MAX + 1];

@@ -8,6 +8,7 @@ mod loopback;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_common::cluster::{ClusterUpdate, NodeHealth, NodeInfo, PlacementGroup, StatFs};
+use dfs_common::durability::{CommitId, CommitPoint};
 use dfs_common::extent::ExtentPage;
 use dfs_common::lease::{Recall, RecallPage};
 use dfs_common::op::{MutationBatch, NumberedOp, OpReply, Operation};
@@ -170,6 +171,9 @@ fn grant() -> SessionGrant {
         chunk_bytes: 8 << 20,
         replication: 3,
         replication_floor: 2,
+        coordinator_epoch: 5,
+        rollback_epoch: 4,
+        kept_commits: 17,
     }
 }
 
@@ -191,6 +195,10 @@ fn results(batch: &MutationBatch) -> Mutated {
                 ..attr()
             },
         ],
+        point: CommitPoint {
+            last: CommitId { epoch: 5, number: 9 },
+            durable: 7,
+        },
     }
 }
 
@@ -274,6 +282,9 @@ impl MetadataService for Recorder {
     async fn release(&self, identity: Identity, inos: Vec<Ino>) -> FsResult<()> {
         self.answer(format!("release {identity:?} {inos:?}"), ()).await
     }
+    async fn fsync(&self, identity: Identity, ino: Ino) -> FsResult<()> {
+        self.answer(format!("fsync {identity:?} {ino}"), ()).await
+    }
     async fn statfs(&self, identity: Identity) -> FsResult<StatFs> {
         self.answer(format!("statfs {identity:?}"), totals()).await
     }
@@ -319,6 +330,7 @@ fn batch(numbers: impl IntoIterator<Item = u64>, bytes: usize) -> MutationBatch 
         ops: numbers.into_iter().map(op).collect(),
         acknowledged_below: OpNumber(2),
         stop_on_error: true,
+        durable: false,
     }
 }
 
@@ -349,6 +361,7 @@ async fn every_call_arrives_and_its_reply_comes_back() {
             read: true,
             write: false,
         }],
+        unsynced: Some(CommitId { epoch: 3, number: 9 }),
     };
     assert_eq!(client.open_session(request.clone()).await.unwrap(), grant());
     assert_eq!(recorder.last(), format!("open_session {request:?}"));
@@ -392,9 +405,11 @@ async fn every_call_arrives_and_its_reply_comes_back() {
     assert_eq!(recorder.last(), format!("cluster_state {me:?} 41"));
     assert_eq!(client.recalls(me, 12, 3).await.unwrap(), recalls());
     assert_eq!(recorder.last(), format!("recalls {me:?} 12 3"));
+    client.fsync(me, Ino(7)).await.unwrap();
+    assert_eq!(recorder.last(), format!("fsync {me:?} 7"));
     client.close_session(me).await.unwrap();
     assert_eq!(recorder.last(), format!("close_session {me:?}"));
-    assert_eq!(recorder.count(), 16, "each call arrived once");
+    assert_eq!(recorder.count(), 17, "each call arrived once");
     drop(client);
     server.stop().await;
 }

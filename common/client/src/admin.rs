@@ -1,8 +1,8 @@
 //! Administration: what an administrator may ask of a cluster.
 
-use dfs_common::FsResult;
 use dfs_common::cluster::NodeInfo;
 use dfs_common::limits::MESSAGE_BYTES_MAX;
+use dfs_common::{Durability, FsResult};
 use dfs_proto::convert::node_info_from_wire;
 use dfs_proto::grpc::{channel_lazy, within};
 use dfs_proto::v1;
@@ -45,6 +45,8 @@ pub struct ClusterStatus {
     pub replication_floor: u32,
     /// Seconds since the coordinator started.
     pub uptime_secs: u64,
+    /// Within this many milliseconds an acknowledged change of metadata is durable; 0: when it is acknowledged.
+    pub durability_delay_ms: u64,
 }
 
 /// Connection to a coordinator's admin service; clones share it.
@@ -92,6 +94,20 @@ impl AdminClient {
             replication: reply.replication,
             replication_floor: reply.replication_floor,
             uptime_secs: reply.uptime_secs,
+            durability_delay_ms: reply.durability_delay_ms,
         })
+    }
+
+    /// Chooses when changes of metadata are durable, for all clients from now on and across restarts.
+    ///
+    /// # Errors
+    /// `Invalid` (delay), `Unavailable`, `TimedOut`, `Io`.
+    pub async fn set_durability(&self, durability: Durability) -> FsResult<()> {
+        let mut service = self.service.clone();
+        let request = v1::SetDurabilityRequest {
+            delay_ms: durability.delay_ms(),
+        };
+        within(self.deadline, service.set_durability(request)).await?;
+        Ok(())
     }
 }

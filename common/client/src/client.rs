@@ -150,6 +150,7 @@ impl Client {
                 client_name: client_name(&config.client_name),
                 resume: None,
                 opened: Vec::new(),
+                unsynced: None,
             };
             let deadline = CALL_DEADLINE.min(config.connect_timeout);
             match within(deadline, metadata.open_session(request)).await {

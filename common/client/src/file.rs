@@ -220,6 +220,14 @@ impl File {
         state.map.load(0, opened.extents);
     }
 
+    /// Takes the attributes of now, whatever was known before.
+    pub(crate) fn replace(&self, attr: Attr) {
+        let mut state = self.state.lock();
+        state.attr = attr;
+        state.map.clear();
+        state.foreign = true;
+    }
+
     /// False if nobody of this client can miss what is unsaved: it is closed and has no name.
     pub(crate) fn is_wanted(&self) -> bool {
         let state = self.state.lock();

@@ -150,6 +150,11 @@ impl Client {
     /// # Errors
     /// Why the file could not be saved.
     pub async fn flush(&self, handle: FileHandle) -> FsResult<()> {
+        self.flushed(handle).await.map(drop)
+    }
+
+    /// [`Client::flush`]; answers as [`Inner::save`].
+    async fn flushed(&self, handle: FileHandle) -> FsResult<bool> {
         let inner = self.inner();
         let handle = inner.table.get(handle)?;
         let saved = inner.save(&handle.file).await;
@@ -158,19 +163,36 @@ impl Client {
             (state.errors, state.error.clone())
         };
         let seen = handle.errors_seen.swap(errors, Ordering::SeqCst);
-        saved?;
+        let durable = saved?;
         match error {
             Some(error) if seen < errors => Err(error),
-            _ => Ok(()),
+            _ => Ok(durable),
         }
     }
 
-    /// On success everything written is durable on the datanodes and in the file's map.
+    /// On success everything written is durable on the datanodes and in the file's map, and so is every change of names and
+    /// attributes that was acknowledged before.
     ///
     /// # Errors
-    /// As [`Client::flush`].
+    /// As [`Client::flush`]; `Io` if acknowledged changes were lost.
     pub async fn fsync(&self, handle: FileHandle) -> FsResult<()> {
-        self.flush(handle).await
+        let inner = self.inner();
+        let ino = inner.table.get(handle)?.file.ino;
+        let _fsyncing = inner.session.begin_fsync();
+        if !self.flushed(handle).await? {
+            inner.sync_names(ino).await?;
+        }
+        inner.session.unsynced.report(ino)
+    }
+
+    /// On success every change of the directory's names, and of anything else, that was acknowledged before is durable.
+    ///
+    /// # Errors
+    /// `Stale`; `Io` if acknowledged changes of the directory were lost.
+    pub async fn fsyncdir(&self, ino: Ino) -> FsResult<()> {
+        let inner = self.inner();
+        inner.sync_names(ino).await?;
+        inner.session.unsynced.report(ino)
     }
 
     /// Last close of the handle. Never fails for the program and waits for nothing.
@@ -225,6 +247,11 @@ impl Client {
 }
 
 impl Inner {
+    async fn sync_names(&self, ino: Ino) -> FsResult<()> {
+        let ask = |identity| self.metadata.fsync(identity, ino);
+        self.call(What::of("fsync", ino), ask).await
+    }
+
     /// A handle on what the coordinator opened. `new`: the file was made by this open.
     fn attach(
         &self,

@@ -70,7 +70,7 @@ impl Client {
         let mut unsaved = false;
         if let Some(last) = last {
             match inner.save_up_to(file, last).await {
-                Ok(()) => {}
+                Ok(_) => {}
                 Err(error) if error.kind().is_retryable() => return Err(error),
                 // Remembered for fsync and close. A truncation may be what makes room.
                 Err(_) => unsaved = true,

@@ -36,6 +36,11 @@ impl KernelPages {
         }
     }
 
+    /// Nothing is known any more.
+    pub(crate) fn clear(&self) {
+        self.versions.lock().clear();
+    }
+
     /// True if pages from before are still those of `map_version`.
     pub(crate) fn are(&self, ino: Ino, map_version: u64) -> bool {
         self.versions.lock().get(&ino) == Some(&map_version)

@@ -280,6 +280,9 @@ impl MetadataService for FaultyMetadata {
             .around("release", self.inner.release(identity, inos))
             .await
     }
+    async fn fsync(&self, identity: Identity, ino: Ino) -> FsResult<()> {
+        self.plan.around("fsync", self.inner.fsync(identity, ino)).await
+    }
     async fn statfs(&self, identity: Identity) -> FsResult<StatFs> {
         self.plan.around("statfs", self.inner.statfs(identity)).await
     }
@@ -373,6 +376,7 @@ mod tests {
             client_name: "test".into(),
             resume: None,
             opened: Vec::new(),
+            unsynced: None,
         }
     }
 
@@ -403,6 +407,7 @@ mod tests {
             ops: vec![op],
             acknowledged_below: dfs_common::OpNumber(0),
             stop_on_error: true,
+            durable: false,
         };
         faulty
             .mutate(grant.identity, batch)

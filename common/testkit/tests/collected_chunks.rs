@@ -26,6 +26,7 @@ async fn apply(metadata: &dyn MetadataService, identity: Identity, number: u64, 
         ops: vec![op],
         acknowledged_below: OpNumber(number),
         stop_on_error: true,
+        durable: false,
     };
     metadata.mutate(identity, batch).await?.results.remove(0)
 }
@@ -76,6 +77,7 @@ async fn late_commit_of_a_collected_chunk_is_refused() {
         client_name: "test".into(),
         resume: None,
         opened: Vec::new(),
+        unsynced: None,
     };
     let identity = metadata.open_session(request).await.unwrap().identity;
     let apply = |number, op| apply(&*metadata, identity, number, op);

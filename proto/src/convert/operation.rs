@@ -314,6 +314,7 @@ pub fn mutation_batch_to_wire(batch: &MutationBatch) -> v1::MutateRequest {
         ops: batch.ops.iter().map(numbered_op_to_wire).collect(),
         acknowledged_below: batch.acknowledged_below.0,
         stop_on_error: batch.stop_on_error,
+        durable: batch.durable,
     }
 }
 
@@ -346,5 +347,6 @@ pub fn mutation_batch_from_wire(request: v1::MutateRequest) -> FsResult<Mutation
         ops,
         acknowledged_below: OpNumber(request.acknowledged_below),
         stop_on_error: request.stop_on_error,
+        durable: request.durable,
     })
 }

@@ -3,8 +3,8 @@
 use super::inode::required_attr;
 use super::{
     at_most, attr_from_wire, attr_to_wire, chunk_capability_from_wire, chunk_capability_to_wire,
-    created_from_wire, created_to_wire, entry_from_wire, entry_to_wire, error_from_wire, error_to_wire,
-    invalid, required,
+    commit_id_from_wire, commit_id_to_wire, created_from_wire, created_to_wire, entry_from_wire,
+    entry_to_wire, error_from_wire, error_to_wire, invalid, required,
 };
 use crate::v1;
 use crate::v1::op_result::Result as Wire;
@@ -12,7 +12,7 @@ use dfs_common::lease::{Recall, RecallPage};
 use dfs_common::limits::{BATCH_OPS_MAX, GRANT_CHUNKS_MAX, RECALLS_PENDING_MAX};
 use dfs_common::op::{OpReply, OpResult};
 use dfs_common::service::Mutated;
-use dfs_common::{FsResult, Ino};
+use dfs_common::{CommitPoint, FsResult, Ino};
 
 /// Inodes that one operation can concern: two directories and two children.
 const OP_INODES_MAX: usize = 4;
@@ -101,6 +101,12 @@ pub fn mutated_to_wire(mutated: &Mutated) -> v1::MutateReply {
     v1::MutateReply {
         results: mutated.results.iter().map(op_result_to_wire).collect(),
         leased: mutated.leased.iter().map(attr_to_wire).collect(),
+        point: Some(mutated.point)
+            .filter(|point| *point != CommitPoint::default())
+            .map(|point| v1::CommitPoint {
+                last: Some(commit_id_to_wire(point.last)),
+                durable: point.durable,
+            }),
     }
 }
 
@@ -124,6 +130,13 @@ pub fn mutated_from_wire(reply: v1::MutateReply) -> FsResult<Mutated> {
             .into_iter()
             .map(attr_from_wire)
             .collect::<FsResult<_>>()?,
+        point: reply
+            .point
+            .map(|point| CommitPoint {
+                last: point.last.map(commit_id_from_wire).unwrap_or_default(),
+                durable: point.durable,
+            })
+            .unwrap_or_default(),
     })
 }
 

@@ -7,7 +7,7 @@ use dfs_common::limits::{
     CHUNK_BYTES_MAX, CLIENT_NAME_BYTES_MAX, GROUPS_MAX, REPLICATION_MAX, SESSION_OPEN_INODES_MAX,
 };
 use dfs_common::session::{Caller, Identity, OpenDeclaration, OpenSession, SessionGrant, SessionSecret};
-use dfs_common::{ClusterId, ErrorKind, FsError, FsResult, Ino, SessionEpoch, SessionId};
+use dfs_common::{ClusterId, CommitId, ErrorKind, FsError, FsResult, Ino, SessionEpoch, SessionId};
 use std::time::Duration;
 
 /// A session id: 48 bits.
@@ -88,6 +88,23 @@ pub fn open_session_to_wire(request: &OpenSession) -> v1::OpenSessionRequest {
                 write: open.write,
             })
             .collect(),
+        unsynced: request.unsynced.map(commit_id_to_wire),
+    }
+}
+
+/// A commit's wire form.
+pub(crate) fn commit_id_to_wire(commit: CommitId) -> v1::CommitId {
+    v1::CommitId {
+        epoch: commit.epoch,
+        number: commit.number,
+    }
+}
+
+/// A commit from the wire.
+pub(crate) fn commit_id_from_wire(commit: v1::CommitId) -> CommitId {
+    CommitId {
+        epoch: commit.epoch,
+        number: commit.number,
     }
 }
 
@@ -116,6 +133,7 @@ pub fn open_session_from_wire(request: v1::OpenSessionRequest) -> FsResult<OpenS
                 write: open.write,
             })
             .collect(),
+        unsynced: request.unsynced.map(commit_id_from_wire),
     })
 }
 
@@ -144,6 +162,9 @@ pub fn session_grant_to_wire(grant: &SessionGrant) -> v1::OpenSessionReply {
         chunk_bytes: grant.chunk_bytes,
         replication: grant.replication,
         replication_floor: grant.replication_floor,
+        coordinator_epoch: grant.coordinator_epoch,
+        rollback_epoch: grant.rollback_epoch,
+        kept_commits: Some(grant.kept_commits).filter(|kept| *kept != u64::MAX),
     }
 }
 
@@ -169,6 +190,9 @@ pub fn session_grant_from_wire(reply: v1::OpenSessionReply) -> FsResult<SessionG
         chunk_bytes: reply.chunk_bytes,
         replication: factor,
         replication_floor: floor,
+        coordinator_epoch: reply.coordinator_epoch,
+        rollback_epoch: reply.rollback_epoch,
+        kept_commits: reply.kept_commits.unwrap_or(u64::MAX),
     })
 }
 

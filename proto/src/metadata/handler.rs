@@ -69,6 +69,12 @@ impl<S: MetadataService + ?Sized> MetadataHandler<S> {
         Ok(mutated_to_wire(&mutated))
     }
 
+    pub(crate) async fn fsync(&self, request: v1::InoRequest) -> FsResult<v1::Empty> {
+        let identity = required_identity(request.identity)?;
+        self.service.fsync(identity, Ino(request.ino)).await?;
+        Ok(v1::Empty {})
+    }
+
     pub(crate) async fn lookup(&self, request: v1::LookupRequest) -> FsResult<v1::Found> {
         let identity = required_identity(request.identity)?;
         let caller = required_caller(request.caller)?;
@@ -234,5 +240,6 @@ dispatch! {
     Release: release,
     Statfs: statfs,
     ClusterState: cluster_state,
+    Fsync: fsync,
     Recalls: recalls,
 }

@@ -46,4 +46,5 @@ methods! {
     Statfs = 14,
     ClusterState = 15,
     Recalls = 16,
+    Fsync = 17,
 }

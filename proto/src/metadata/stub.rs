@@ -102,6 +102,17 @@ impl<T: MetadataTransport> MetadataService for MetadataStub<T> {
         Ok(mutated)
     }
 
+    async fn fsync(&self, identity: Identity, ino: Ino) -> FsResult<()> {
+        let request = v1::InoRequest {
+            identity: some_identity(&identity),
+            ino: ino.0,
+        };
+        self.transport
+            .call::<_, v1::Empty>(Method::Fsync, request)
+            .await?;
+        Ok(())
+    }
+
     async fn lookup(&self, identity: Identity, caller: Caller, parent: Ino, name: Name) -> FsResult<Found> {
         let request = v1::LookupRequest {
             identity: some_identity(&identity),

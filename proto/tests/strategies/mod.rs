@@ -4,6 +4,7 @@ use bytes::Bytes;
 use dfs_common::capability::{ChunkAccess, ChunkCapability};
 use dfs_common::chunk::ChunkDescription;
 use dfs_common::cluster::{ClusterUpdate, NodeHealth, NodeInfo, PlacementGroup, StatFs};
+use dfs_common::durability::{CommitId, CommitPoint};
 use dfs_common::extent::{CommittedChunk, Extent, ExtentData, ExtentPage, Receipt, ResolvedExtent};
 use dfs_common::lease::{Recall, RecallPage};
 use dfs_common::limits::{CHUNK_BYTES_MAX, FILE_BYTES_MAX};
@@ -302,13 +303,22 @@ pub fn open_session() -> impl Strategy<Value = OpenSession> {
         read,
         write,
     });
-    ("[ -~]{0,255}", option::of(identity()), vec(open, 0..20)).prop_map(|(client_name, resume, opened)| {
-        OpenSession {
+    (
+        "[ -~]{0,255}",
+        option::of(identity()),
+        vec(open, 0..20),
+        option::of(commit_id()),
+    )
+        .prop_map(|(client_name, resume, opened, unsynced)| OpenSession {
             client_name,
             resume,
             opened,
-        }
-    })
+            unsynced,
+        })
+}
+
+fn commit_id() -> impl Strategy<Value = CommitId> {
+    any::<(u64, u64)>().prop_map(|(epoch, number)| CommitId { epoch, number })
 }
 
 pub fn session_grant() -> impl Strategy<Value = SessionGrant> {
@@ -319,15 +329,21 @@ pub fn session_grant() -> impl Strategy<Value = SessionGrant> {
         any::<u32>(),
         1..=CHUNK_BYTES_MAX,
         replicas,
+        any::<[u64; 3]>(),
     )
         .prop_map(
-            |(identity, cluster, lease_ms, chunk_bytes, (replication, replication_floor))| SessionGrant {
-                identity,
-                cluster: ClusterId(uuid::Uuid::from_u128(cluster)),
-                lease: Duration::from_millis(u64::from(lease_ms)),
-                chunk_bytes,
-                replication,
-                replication_floor,
+            |(identity, cluster, lease_ms, chunk_bytes, (replication, replication_floor), [a, b, c])| {
+                SessionGrant {
+                    identity,
+                    cluster: ClusterId(uuid::Uuid::from_u128(cluster)),
+                    lease: Duration::from_millis(u64::from(lease_ms)),
+                    chunk_bytes,
+                    replication,
+                    replication_floor,
+                    coordinator_epoch: a,
+                    rollback_epoch: b,
+                    kept_commits: c,
+                }
             },
         )
 }
@@ -477,25 +493,28 @@ pub fn operation() -> impl Strategy<Value = Operation> {
 
 pub fn mutation_batch() -> impl Strategy<Value = MutationBatch> {
     let op = (1..1000_u64, caller(), operation());
-    (vec(op, 1..12), any::<u64>(), any::<bool>()).prop_map(|(ops, acknowledged_below, stop_on_error)| {
-        let mut number = 0;
-        let ops = ops
-            .into_iter()
-            .map(|(step, caller, op)| {
-                number += step;
-                NumberedOp {
-                    number: OpNumber(number),
-                    caller,
-                    op,
-                }
-            })
-            .collect();
-        MutationBatch {
-            ops,
-            acknowledged_below: OpNumber(acknowledged_below),
-            stop_on_error,
-        }
-    })
+    (vec(op, 1..12), any::<u64>(), any::<[bool; 2]>()).prop_map(
+        |(ops, acknowledged_below, [stop_on_error, durable])| {
+            let mut number = 0;
+            let ops = ops
+                .into_iter()
+                .map(|(step, caller, op)| {
+                    number += step;
+                    NumberedOp {
+                        number: OpNumber(number),
+                        caller,
+                        op,
+                    }
+                })
+                .collect();
+            MutationBatch {
+                ops,
+                acknowledged_below: OpNumber(acknowledged_below),
+                stop_on_error,
+                durable,
+            }
+        },
+    )
 }
 
 pub fn op_result() -> impl Strategy<Value = OpResult> {
@@ -520,7 +539,12 @@ pub fn found() -> impl Strategy<Value = Found> {
 }
 
 pub fn mutated() -> impl Strategy<Value = Mutated> {
-    (vec(op_result(), 0..10), vec(attr(), 0..20)).prop_map(|(results, leased)| Mutated { results, leased })
+    let point = (commit_id(), any::<u64>()).prop_map(|(last, durable)| CommitPoint { last, durable });
+    (vec(op_result(), 0..10), vec(attr(), 0..20), point).prop_map(|(results, leased, point)| Mutated {
+        results,
+        leased,
+        point,
+    })
 }
 
 pub fn recall_page() -> impl Strategy<Value = RecallPage> {

@@ -88,6 +88,29 @@ pub enum Command {
 pub enum AdminCommand {
     /// List the datanodes
     Nodes,
+    /// Show or choose when changes of names and attributes are durable
+    Durability(DurabilityArgs),
+}
+
+/// Arguments of `admin durability`.
+#[derive(Debug, ClapArgs)]
+pub struct DurabilityArgs {
+    /// `sync`: a change is answered when it is durable. `relaxed`: it is answered when it would survive the end of the coordinator's
+    /// process, and survives a power cut of its machine within the delay; fsync waits for that. Without it: show what is set
+    #[arg(value_enum)]
+    pub mode: Option<DurabilityMode>,
+    /// Delay of `relaxed` in milliseconds, 1 to 10000
+    #[arg(long, value_name = "MS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub delay: u64,
+}
+
+/// When changes are durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum DurabilityMode {
+    /// At once.
+    Sync,
+    /// Within a delay.
+    Relaxed,
 }
 
 /// Arguments of `connect`.

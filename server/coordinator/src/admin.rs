@@ -2,8 +2,8 @@
 
 use crate::namespace::read;
 use crate::service::{CoordinatorService, total};
-use dfs_common::FsResult;
 use dfs_common::cluster::NodeHealth;
+use dfs_common::{Durability, FsResult};
 use dfs_proto::{convert, status, v1};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -47,7 +47,16 @@ impl AdminService {
             uptime_secs: uptime.as_secs(),
             freed_chunks: counters.freed_chunks,
             freed_bytes: counters.freed_bytes,
+            durability_delay_ms: core.progress.durability().delay_ms(),
         })
+    }
+
+    async fn choose_durability(&self, delay_ms: u64) -> FsResult<v1::Empty> {
+        let durability = Durability::from_delay_ms(delay_ms)?;
+        let core = self.coordinator.core()?;
+        core.applier.set_durability(durability).await?;
+        tracing::info!(%durability, "durability was set");
+        Ok(v1::Empty {})
     }
 }
 
@@ -58,6 +67,16 @@ impl v1::admin_server::Admin for AdminService {
         _request: Request<v1::StatusRequest>,
     ) -> Result<Response<v1::StatusReply>, Status> {
         self.report()
+            .map(Response::new)
+            .map_err(|error| status::to_status(&error))
+    }
+
+    async fn set_durability(
+        &self,
+        request: Request<v1::SetDurabilityRequest>,
+    ) -> Result<Response<v1::Empty>, Status> {
+        self.choose_durability(request.into_inner().delay_ms)
+            .await
             .map(Response::new)
             .map_err(|error| status::to_status(&error))
     }

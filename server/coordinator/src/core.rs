@@ -1,5 +1,6 @@
 //! A running coordinator's parts, put together from an open data directory.
 
+use crate::applier::persistence::{Persistence, Persister, Progress};
 use crate::applier::reserve::{DISK_RESERVE_BYTES, DiskReserve};
 use crate::applier::{Applier, ApplierParts};
 use crate::cluster::health::{ClusterWorker, GroupMaker};
@@ -51,6 +52,8 @@ pub struct Core {
     pub cluster: Arc<ClusterState>,
     /// The single writer.
     pub applier: Arc<Applier>,
+    /// How far the store is.
+    pub progress: Arc<Progress>,
     /// Makes placement groups.
     pub groups: Arc<GroupMaker>,
     /// Background work.
@@ -77,6 +80,9 @@ impl Core {
         let epoch = fence.epoch();
         let store: Arc<dyn MetaStore> = Arc::new(FencedStore::new(data.store.clone(), fence));
 
+        let persistence = Persistence::open(&*store, epoch, clock.clone())?;
+        let progress = persistence.progress();
+
         let sessions = Arc::new(SessionTable::new(clock.clone()));
         let opens = Arc::new(OpenTable::default());
         for (session, record) in stored::sessions(&*store)? {
@@ -99,6 +105,7 @@ impl Core {
         let placement = Arc::new(Placement::new(cluster.clone(), replication));
         let applier = Arc::new(Applier::start(ApplierParts {
             store: store.clone(),
+            persistence,
             clock: clock.clone(),
             reserve: DiskReserve::new(config.data_dir.clone(), DISK_RESERVE_BYTES),
             sessions: sessions.clone(),
@@ -118,6 +125,7 @@ impl Core {
             sessions = sessions.count(),
             nodes = cluster.nodes().len(),
             epoch,
+            durability = %progress.durability(),
             "metadata is open"
         );
         Ok(Core {
@@ -134,6 +142,7 @@ impl Core {
             leases: Arc::default(),
             cluster,
             applier,
+            progress,
             workers: Workers::default(),
             _data: data,
         })
@@ -145,6 +154,8 @@ impl Core {
         self.workers.spawn(Arc::new(expiry));
         let cluster = ClusterWorker::new(self.cluster.clone(), self.groups.clone());
         self.workers.spawn(Arc::new(cluster));
+        let persister = Persister::new(self.progress.clone(), self.applier.clone());
+        self.workers.spawn(Arc::new(persister));
         self.workers.spawn(Arc::new(Reaper::new(self.applier.clone())));
         let collector = ChunkCollector::new(CollectorParts {
             store: self.store.clone(),

@@ -156,6 +156,15 @@ impl MetadataService for CoordinatorService {
         }
     }
 
+    async fn fsync(&self, identity: Identity, ino: Ino) -> FsResult<()> {
+        let core = self.live(&identity)?;
+        read::getattr(&*core.store, ino)?;
+        match core.progress.point().is_durable() {
+            true => core.applier.check(),
+            false => core.applier.barrier().await,
+        }
+    }
+
     async fn lookup(&self, identity: Identity, caller: Caller, parent: Ino, name: Name) -> FsResult<Found> {
         let core = self.live(&identity)?;
         core.leased_lookup(identity.session, &caller, parent, &name)

@@ -133,6 +133,19 @@ pub fn for_each(
     }
 }
 
+/// How the store is synced; at once unless it was ever set.
+pub fn durability(read: &dyn MetaRead) -> FsResult<v1::StoredDurability> {
+    match read.get(&keys::durability())? {
+        Some(value) => v1::StoredDurability::decode(value).map_err(|_| damaged("durability")),
+        None => Ok(v1::StoredDurability::default()),
+    }
+}
+
+/// Writes how the store is synced.
+pub fn put_durability(txn: &mut Txn<'_>, record: &v1::StoredDurability) {
+    txn.put(keys::durability(), encode(record));
+}
+
 /// All session records.
 pub fn sessions(read: &dyn MetaRead) -> FsResult<Vec<(SessionId, v1::StoredSession)>> {
     let mut found = Vec::new();

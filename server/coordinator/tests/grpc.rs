@@ -42,6 +42,7 @@ async fn open_session(
             client_name: "test".to_string(),
             resume,
             opened,
+            unsynced: None,
         })
         .await
 }
@@ -59,6 +60,7 @@ async fn one(client: &MetadataGrpcClient, identity: Identity, number: u64, op: O
         }],
         acknowledged_below: OpNumber(0),
         stop_on_error: false,
+        durable: false,
     };
     client.mutate(identity, batch).await.unwrap().results.remove(0)
 }
@@ -424,6 +426,7 @@ async fn every_store_serves() {
                 client_name: "test".to_string(),
                 resume: None,
                 opened: vec![],
+                unsynced: None,
             };
             let me = metadata.open_session(request).await.unwrap().identity;
             let found = metadata.lookup(me, Caller::root(), Ino::ROOT, name("f")).await;
@@ -450,6 +453,7 @@ async fn one_in_process(metadata: &dyn MetadataService, identity: Identity) {
         }],
         acknowledged_below: OpNumber(0),
         stop_on_error: false,
+        durable: false,
     };
     metadata
         .mutate(identity, batch)

@@ -83,6 +83,7 @@ async fn session(address: SocketAddr) -> (MetadataFramedClient, Identity) {
         client_name: "test".to_owned(),
         resume: None,
         opened: Vec::new(),
+        unsynced: None,
     };
     let grant = within(client.open_session(request)).await.unwrap();
     (client, grant.identity)

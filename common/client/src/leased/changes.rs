@@ -36,6 +36,18 @@ fn scope(op: &Operation) -> (Vec<Ino>, Vec<(Ino, &Name)>, bool) {
     }
 }
 
+/// The inodes that `op` changed, as its reply tells: directories, and what the names were or are of.
+pub(crate) fn changed_inos(op: &Operation, reply: &OpReply) -> Vec<Ino> {
+    let (mut inos, _, _) = scope(op);
+    match reply {
+        OpReply::Entry(entry) | OpReply::Created { entry, .. } => inos.push(entry.attr.ino),
+        OpReply::Removed { ino, .. } => inos.push(*ino),
+        OpReply::Renamed { ino, other } => inos.extend(other.iter().chain([ino])),
+        OpReply::Attr(_) | OpReply::Committed { .. } | OpReply::Chunks(_) => {}
+    }
+    inos
+}
+
 impl LeasedCache {
     /// `op` is about to be sent.
     pub(crate) fn begin(self: &Arc<Self>, op: &Operation) -> OwnChange {

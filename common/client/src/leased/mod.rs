@@ -11,4 +11,5 @@ mod reads;
 mod recalls;
 
 pub(crate) use cache::LeasedCache;
+pub(crate) use changes::changed_inos;
 pub(crate) use reads::Listings;

@@ -8,7 +8,7 @@
 use dfs_common::extent::ExtentData;
 use dfs_common::limits::BATCH_OPS_MAX;
 use dfs_common::op::{NumberedOp, OpResult, Operation};
-use dfs_common::{Attr, ErrorKind, FsError, FsResult};
+use dfs_common::{Attr, CommitPoint, ErrorKind, FsError, FsResult};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,8 +28,14 @@ struct Waiting {
     turn: oneshot::Sender<Turn>,
 }
 
-/// The result of an operation, and the inodes of its batch that the session has leases on now, as they are.
-pub(crate) type Answered = (OpResult, Arc<[Attr]>);
+/// What is known of an operation of a batch.
+pub(crate) struct Answered {
+    pub(crate) result: OpResult,
+    /// The inodes of its batch that the session has leases on now, as they are.
+    pub(crate) leased: Arc<[Attr]>,
+    /// Whether the batch is durable.
+    pub(crate) point: CommitPoint,
+}
 
 enum Turn {
     Answered(FsResult<Answered>),
@@ -269,7 +275,11 @@ mod tests {
                 ino: Ino(op.number.0),
                 nlink: 0,
             };
-            (Ok(reply), Arc::from([]))
+            Answered {
+                result: Ok(reply),
+                leased: Arc::from([]),
+                point: CommitPoint::default(),
+            }
         };
         Ok(ops.iter().map(reply).collect())
     }
@@ -294,7 +304,7 @@ mod tests {
                         open.notified().await;
                         answer(&ops)
                     };
-                    lanes.send(op(number), 0, send).await.unwrap().0.unwrap();
+                    lanes.send(op(number), 0, send).await.unwrap().result.unwrap();
                 })
             })
             .collect()
@@ -318,7 +328,7 @@ mod tests {
                         .push(ops.iter().map(|op| op.number.0).collect::<Vec<_>>());
                     answer(&ops)
                 };
-                lanes_.send(op(number), 0, send).await.unwrap().0.unwrap()
+                lanes_.send(op(number), 0, send).await.unwrap().result.unwrap()
             }));
             until(|| lanes.inner.lock().queue.len() > queued).await;
         }
@@ -360,7 +370,7 @@ mod tests {
         gone.abort();
         assert!(gone.await.is_err());
         open.notify_waiters();
-        stays.await.unwrap().unwrap().0.unwrap();
+        stays.await.unwrap().unwrap().result.unwrap();
         for blocker in blockers {
             blocker.await.unwrap();
         }
@@ -377,7 +387,7 @@ mod tests {
             let send = |ops: Vec<NumberedOp>| async move { answer(&ops) };
             let sent = lanes.send(op(number), 0, send);
             let sent = tokio::time::timeout(Duration::from_secs(10), sent).await;
-            sent.expect("it is not held up").unwrap().0.unwrap();
+            sent.expect("it is not held up").unwrap().result.unwrap();
         }
         assert!(blockers.iter().all(|blocker| !blocker.is_finished()));
         open.notify_waiters();

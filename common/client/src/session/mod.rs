@@ -7,8 +7,10 @@
 pub(crate) mod lanes;
 pub(crate) mod numbers;
 pub(crate) mod recovery;
+pub(crate) mod unsynced;
 
 use crate::client::Inner;
+use crate::leased::changed_inos;
 use crate::waiting::{Attempts, What, within};
 use dfs_common::limits::CALL_DEADLINE;
 use dfs_common::op::{MutationBatch, NumberedOp, OpReply, OpResult, Operation};
@@ -18,7 +20,9 @@ use lanes::{Answered, Lanes};
 use numbers::{Numbers, Ticket};
 use parking_lot::RwLock;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
+use unsynced::Unsynced;
 
 /// Fenced answers in a row, each followed by a resume, before a pause is made.
 const FENCED_IN_A_ROW_MAX: u32 = 3;
@@ -36,6 +40,8 @@ pub(crate) struct Live {
     pub(crate) lease_until: Instant,
     pub(crate) chunk_bytes: u64,
     pub(crate) replication_floor: u32,
+    /// Of the coordinator that granted it.
+    pub(crate) coordinator_epoch: u64,
 }
 
 impl Live {
@@ -48,6 +54,7 @@ impl Live {
             lease_until: sent + grant.lease,
             chunk_bytes: grant.chunk_bytes.clamp(4096, dfs_common::limits::CHUNK_BYTES_MAX),
             replication_floor: grant.replication_floor.max(1),
+            coordinator_epoch: grant.coordinator_epoch,
         }
     }
 }
@@ -58,6 +65,18 @@ pub(crate) struct Session {
     pub(crate) numbers: Arc<Numbers>,
     lanes: Arc<Lanes>,
     recovering: tokio::sync::Mutex<()>,
+    pub(crate) unsynced: Unsynced,
+    /// Running calls of fsync: what is sent meanwhile asks for durable answers.
+    fsyncs: AtomicUsize,
+}
+
+/// See [`Session::begin_fsync`].
+pub(crate) struct Fsyncing<'a>(&'a AtomicUsize);
+
+impl Drop for Fsyncing<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Session {
@@ -68,7 +87,15 @@ impl Session {
             numbers: Arc::new(Numbers::new()),
             lanes: Arc::default(),
             recovering: tokio::sync::Mutex::default(),
+            unsynced: Unsynced::new(grant.coordinator_epoch),
+            fsyncs: AtomicUsize::new(0),
         }
+    }
+
+    /// Until it is dropped, changes are answered when they are durable.
+    pub(crate) fn begin_fsync(&self) -> Fsyncing<'_> {
+        self.fsyncs.fetch_add(1, Ordering::SeqCst);
+        Fsyncing(&self.fsyncs)
     }
 
     pub(crate) fn live(&self) -> Live {
@@ -148,25 +175,25 @@ impl Inner {
             match self.mutate_numbered(&mut attempts, &ticket, caller, &op).await {
                 // Without effect and without a stored reply: the next attempt has a number of its own, so that this one
                 // does not hold up the acknowledgement of others.
-                Ok(Err(error)) if error.kind().is_retryable() => {
+                Ok((Err(error), _)) if error.kind().is_retryable() => {
                     drop(ticket);
                     attempts.pause(error).await?;
                 }
-                Ok(result) => return result,
+                Ok((result, _)) => return result,
                 Err(Unanswered::SessionLost { sent: false }) if lost < FENCED_IN_A_ROW_MAX => lost += 1,
                 Err(unanswered) => return Err(unanswered.into()),
             }
         }
     }
 
-    /// Sends a mutation under its number until the result is known.
+    /// Sends a mutation under its number until the result is known; and is it durable?
     pub(crate) async fn mutate_numbered(
         &self,
         attempts: &mut Attempts,
         ticket: &Ticket,
         caller: &Caller,
         op: &Operation,
-    ) -> Result<OpResult, Unanswered> {
+    ) -> Result<(OpResult, bool), Unanswered> {
         let mut fenced = 0;
         let mut sent = false;
         loop {
@@ -183,9 +210,16 @@ impl Inner {
             let change = self.leased.begin(op);
             let lanes = self.session.lanes.send(numbered, live.generation, send);
             match within(CALL_DEADLINE, lanes).await {
-                Ok((result, leased)) => {
+                Ok(Answered {
+                    result,
+                    leased,
+                    point,
+                }) => {
+                    if let Ok(reply) = &result {
+                        self.session.unsynced.answered(&point, || changed_inos(op, reply));
+                    }
                     change.answered(op, &result, &leased);
-                    return Ok(result);
+                    return Ok((result, point.is_durable()));
                 }
                 Err(error) if error.kind() == ErrorKind::SessionFenced => {
                     let recovered = self.recover_from(live.stamp, &mut fenced, attempts, error).await;
@@ -204,13 +238,18 @@ impl Inner {
             ops,
             acknowledged_below: self.session.numbers.acknowledged_below(),
             stop_on_error: false,
+            durable: self.session.fsyncs.load(Ordering::SeqCst) > 0 || self.session.unsynced.is_full(),
         };
         let mutated = self.metadata.mutate(identity, batch).await?;
         let leased: Arc<[Attr]> = mutated.leased.into();
         Ok(mutated
             .results
             .into_iter()
-            .map(|result| (result, leased.clone()))
+            .map(|result| Answered {
+                result,
+                leased: leased.clone(),
+                point: mutated.point,
+            })
             .collect())
     }
 }

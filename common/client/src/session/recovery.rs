@@ -6,6 +6,7 @@
 
 use super::Live;
 use crate::client::Inner;
+use crate::types::Invalidation;
 use crate::waiting::{What, within};
 use dfs_common::limits::{CALL_DEADLINE, SESSION_KEEPALIVE};
 use dfs_common::session::{Identity, OpenDeclaration, OpenSession, SessionGrant};
@@ -45,6 +46,7 @@ impl Inner {
                 client_name: client_name(&self.config.client_name),
                 resume,
                 opened: opened.clone(),
+                unsynced: Some(self.session.unsynced.last()),
             };
             match within(CALL_DEADLINE, self.metadata.open_session(request)).await {
                 Ok(grant) => return Ok((grant, sent)),
@@ -73,6 +75,7 @@ impl Inner {
             Ok((grant, sent)) => {
                 tracing::info!(session = %live.identity.session, "session resumed");
                 self.leased.lost();
+                self.look_back(&live, &grant).await;
                 *self.session.live.write() = Live::new(&grant, sent, live.generation, live.stamp + 1);
                 return Ok(());
             }
@@ -93,6 +96,7 @@ impl Inner {
         }
         let new = Live::new(&grant, sent, live.generation + 1, live.stamp + 1);
         self.leased.lost();
+        self.look_back(&live, &grant).await;
         self.give_up_unsaved();
         self.releases.clear();
         self.grants.clear();
@@ -102,6 +106,57 @@ impl Inner {
         self.session.numbers.restart(new.generation);
         *now = new;
         Ok(())
+    }
+
+    /// The coordinator was another one before: what did it lose?
+    async fn look_back(&self, before: &Live, grant: &SessionGrant) {
+        let lost = self
+            .session
+            .unsynced
+            .resumed(grant.coordinator_epoch, grant.kept_commits);
+        if !lost.is_empty() {
+            let inodes = lost.len();
+            tracing::error!(
+                inodes,
+                "the coordinator lost acknowledged changes that were not synced"
+            );
+        }
+        for file in lost.into_iter().filter_map(|ino| self.table.file(ino)) {
+            file.state.lock().fail(&self.session.unsynced.error());
+        }
+        if grant.rollback_epoch > before.coordinator_epoch {
+            self.forget_attributes(grant.identity).await;
+        }
+    }
+
+    /// What is known of files, open or not, may never have been: it is asked for again.
+    async fn forget_attributes(&self, identity: Identity) {
+        self.pages.clear();
+        for file in self.table.files() {
+            let ino = file.ino;
+            let mut attempts = self.attempts(What::of("looking again at", ino));
+            let attr = loop {
+                match within(CALL_DEADLINE, self.metadata.getattr(identity, ino)).await {
+                    Ok(found) => break Ok(found.attr),
+                    Err(error) => {
+                        if let Err(error) = attempts.pause(error).await {
+                            break Err(error);
+                        }
+                    }
+                }
+            };
+            match attr {
+                Ok(attr) => file.replace(attr),
+                Err(error) => {
+                    tracing::warn!(%ino, %error, "an open file is gone");
+                    let handles = self.table.handles();
+                    for handle in handles.iter().filter(|handle| Arc::ptr_eq(&handle.file, &file)) {
+                        handle.stale.store(true, Ordering::SeqCst);
+                    }
+                }
+            }
+            self.invalidate(Invalidation::Inode { ino });
+        }
     }
 
     /// Unsaved data of the ended session is lost: every open file that had some reports it.

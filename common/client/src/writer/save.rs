@@ -35,14 +35,14 @@ struct Commit {
 }
 
 impl Inner {
-    /// Saves everything that is unsaved now. Cancel-safe.
+    /// Saves everything that is unsaved now; answers whether it knows the saved data to be durable at the coordinator. Cancel-safe.
     ///
     /// # Errors
     /// `NoSpace`, `QuotaExceeded`: the data stays unsaved. `Stale`, `Io`, ...: the data is given up. All are remembered for
     /// the other open files.
-    pub(crate) async fn save(self: &Arc<Self>, file: &Arc<File>) -> FsResult<()> {
+    pub(crate) async fn save(self: &Arc<Self>, file: &Arc<File>) -> FsResult<bool> {
         let Some(last) = self.seal(file) else {
-            return Ok(());
+            return Ok(false);
         };
         let _order = file.order.lock().await;
         self.save_up_to(file, last).await
@@ -87,9 +87,10 @@ impl Inner {
         });
     }
 
-    /// Saves what is sealed until `last`; the caller holds `order`.
-    pub(crate) async fn save_up_to(self: &Arc<Self>, file: &Arc<File>, last: u64) -> FsResult<()> {
+    /// Saves what is sealed until `last`, and answers as [`Inner::save`]; the caller holds `order`.
+    pub(crate) async fn save_up_to(self: &Arc<Self>, file: &Arc<File>, last: u64) -> FsResult<bool> {
         let _changing = file.changing();
+        let mut durable = false;
         loop {
             let next = {
                 let state = file.state.lock();
@@ -99,12 +100,14 @@ impl Inner {
                     .map(|sealed| (sealed.sequence, sealed.body.clone()))
             };
             let Some((sequence, body)) = next.filter(|(sequence, _)| *sequence <= last) else {
-                return Ok(());
+                return Ok(durable);
             };
-            let saved = self.save_one(file, sequence, &body).await;
-            if let Err(error) = saved {
-                self.failed(file, &error);
-                return Err(error);
+            match self.save_one(file, sequence, &body).await {
+                Ok(saved_durably) => durable = saved_durably,
+                Err(error) => {
+                    self.failed(file, &error);
+                    return Err(error);
+                }
             }
         }
     }
@@ -124,7 +127,7 @@ impl Inner {
         }
     }
 
-    async fn save_one(self: &Arc<Self>, file: &Arc<File>, sequence: u64, body: &Arc<Body>) -> FsResult<()> {
+    async fn save_one(self: &Arc<Self>, file: &Arc<File>, sequence: u64, body: &Arc<Body>) -> FsResult<bool> {
         let mut upload = body.upload.lock().await;
         let mut inline = upload.done.is_none() && upload.capability.is_none();
         let mut again = 0;
@@ -139,9 +142,9 @@ impl Inner {
             };
             let was_inline = commit.write.chunks.is_empty();
             match self.commit(file, &commit, &mut upload).await {
-                Ok((attr, append_offset)) => {
+                Ok((attr, append_offset, durable)) => {
                     self.committed(file, commit, body, attr, append_offset);
-                    return Ok(());
+                    return Ok(durable);
                 }
                 Err(error) if error.kind() == ErrorKind::TooBig && was_inline => inline = false,
                 // The group changed under the upload, or the grant is not the session's any more.
@@ -221,7 +224,12 @@ impl Inner {
     }
 
     /// Sends a commit, under the number that it was sent under before if its outcome was left open.
-    async fn commit(&self, file: &Arc<File>, commit: &Commit, upload: &mut Upload) -> FsResult<(Attr, u64)> {
+    async fn commit(
+        &self,
+        file: &Arc<File>,
+        commit: &Commit,
+        upload: &mut Upload,
+    ) -> FsResult<(Attr, u64, bool)> {
         let op = Operation::CommitWrite(commit.write.clone());
         let mut attempts = self.attempts(What::of("saving", file.ino));
         loop {
@@ -234,16 +242,16 @@ impl Inner {
                 .mutate_numbered(&mut attempts, ticket, &commit.caller, &op)
                 .await;
             match outcome {
-                Ok(Err(error)) if error.kind().is_retryable() || error.kind() == ErrorKind::Busy => {
+                Ok((Err(error), _)) if error.kind().is_retryable() || error.kind() == ErrorKind::Busy => {
                     upload.commit = None;
                     attempts
                         .pause(FsError::new(ErrorKind::Unavailable, error.message().to_string()))
                         .await?;
                 }
-                Ok(result) => {
+                Ok((result, durable)) => {
                     upload.commit = None;
                     return match result? {
-                        OpReply::Committed { attr, append_offset } => Ok((attr, append_offset)),
+                        OpReply::Committed { attr, append_offset } => Ok((attr, append_offset, durable)),
                         other => Err(unexpected(&other)),
                     };
                 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use dfs_common::attr::{Attr, FileKind};
 use dfs_common::clock::Clock;
 use dfs_common::cluster::{ClusterUpdate, NodeHealth, NodeInfo, PlacementGroup, StatFs};
+use dfs_common::durability::CommitPoint;
 use dfs_common::extent::ExtentPage;
 use dfs_common::limits::RELEASES_MAX;
 use dfs_common::op::MutationBatch;
@@ -163,7 +164,13 @@ impl MetadataService for TwinMetadata {
         Ok(Mutated {
             results,
             leased: Vec::new(),
+            point: CommitPoint::default(),
         })
+    }
+
+    async fn fsync(&self, identity: Identity, ino: Ino) -> FsResult<()> {
+        // Nothing of a twin outlives its process, all of it does so at once.
+        self.with(&identity, |state| state.attr(ino)).map(drop)
     }
 
     async fn lookup(&self, identity: Identity, caller: Caller, parent: Ino, name: Name) -> FsResult<Found> {

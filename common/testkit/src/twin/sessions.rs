@@ -116,6 +116,9 @@ impl State {
             chunk_bytes: self.options.chunk_bytes,
             replication: self.options.replication,
             replication_floor: self.options.replication_floor,
+            coordinator_epoch: 1,
+            rollback_epoch: 0,
+            kept_commits: u64::MAX,
         })
     }
 

@@ -2,6 +2,7 @@
 
 mod connect;
 mod download;
+mod durability;
 mod ls;
 mod mkdir;
 mod nodes;
@@ -28,6 +29,9 @@ pub async fn run(command: Command, context: &Context) -> FsResult<()> {
         Command::Mkdir(args) => mkdir::run(context, args).await,
         Command::Stat(args) => stat::run(context, args).await,
         Command::Status => context.stoppable(status::run(context)).await,
+        Command::Admin(AdminCommand::Durability(args)) => {
+            context.stoppable(durability::run(context, args)).await
+        }
         Command::Admin(AdminCommand::Nodes) => context.stoppable(nodes::run(context)).await,
     }
 }

@@ -69,6 +69,11 @@ fn status_text(status: &ClusterStatus, coordinator: &str) -> String {
             status.replication, status.replication_floor
         ),
     );
+    let durability = match status.durability_delay_ms {
+        0 => "changes are durable when they are acknowledged".to_owned(),
+        delay => format!("changes are durable {delay} ms after they are acknowledged, or after fsync"),
+    };
+    line("durability", durability);
     line("sessions", status.sessions.to_string());
     lines.push(String::new());
     lines.push(node_table(&status.nodes));
@@ -147,6 +152,7 @@ mod tests {
             replication: 3,
             replication_floor: 2,
             uptime_secs: 61,
+            durability_delay_ms: 0,
         }
     }
 

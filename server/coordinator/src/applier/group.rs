@@ -12,11 +12,11 @@ use dfs_common::limits::{
 };
 use dfs_common::op::{MutationBatch, NumberedOp, OpReply, OpResult, Operation};
 use dfs_common::session::Identity;
-use dfs_common::{ErrorKind, FsError, FsResult, SessionId};
+use dfs_common::{CommitPoint, ErrorKind, FsError, FsResult, SessionId};
 use tokio::sync::mpsc;
 
 /// Told the outcome of the group's commit: takes effect in memory, then answers the caller.
-type Answer = Box<dyn FnOnce(FsResult<()>) + Send>;
+type Answer = Box<dyn FnOnce(FsResult<CommitPoint>) + Send>;
 
 pub(super) struct Group {
     pub(super) parts: ApplierParts,
@@ -71,15 +71,42 @@ pub(super) fn run(parts: ApplierParts, mut receiver: mpsc::Receiver<Command>, fa
             stopping = true;
         }
     }
+    if fail_stop.check().is_ok()
+        && let Err(error) = group.parts.persistence.close(&*group.parts.store)
+    {
+        fail_stop.set(&error);
+    }
     // Callers that still wait find their reply channel closed.
     receiver.close();
     while receiver.try_recv().is_ok() {}
 }
 
-/// An answer that carries `result` once it is durable.
+/// An answer that carries `result` once it is committed.
 fn answer<T: Send + 'static>(reply: Reply<T>, result: FsResult<T>) -> Answer {
     // A caller that went away asks again and finds the stored reply.
-    Box::new(move |durable| drop(reply.send(durable.and(result))))
+    Box::new(move |committed| drop(reply.send(committed.and(result))))
+}
+
+/// Whether the commit of `command` must be durable before it is answered, whatever is set. Beside what was asked for that is everything
+/// that others act upon where a power cut of this machine does not reach: ids of chunks, sessions, datanodes and their groups,
+/// the deletion of replicas.
+fn is_urgent(command: &Command) -> bool {
+    match command {
+        Command::Mutate { batch, .. } => {
+            let grants = |op: &NumberedOp| matches!(op.op, Operation::GrantChunks { .. });
+            batch.durable || batch.ops.iter().any(grants)
+        }
+        Command::ReleaseOrphan { .. } => false,
+        Command::OpenSession { .. }
+        | Command::EndSession { .. }
+        | Command::RegisterNode { .. }
+        | Command::CreateGroups { .. }
+        | Command::Reap { .. }
+        | Command::ForgetFreed { .. }
+        | Command::SetDurability { .. }
+        | Command::Barrier { .. }
+        | Command::Stop => true,
+    }
 }
 
 /// Like [`answer`], with an effect in memory before it.
@@ -88,8 +115,8 @@ fn answer_after<T: Send + 'static>(
     result: FsResult<T>,
     effect: impl FnOnce(&T) + Send + 'static,
 ) -> Answer {
-    Box::new(move |durable| {
-        let result = durable.and(result);
+    Box::new(move |committed| {
+        let result = committed.and(result);
         if let Ok(value) = &result {
             effect(value);
         }
@@ -101,17 +128,13 @@ impl Group {
     fn commit(&mut self, commands: Vec<Command>) -> FsResult<()> {
         let store = self.parts.store.clone();
         self.room = self.parts.reserve.room();
+        let urgent = commands.iter().any(is_urgent);
         let mut txn = Txn::new(&*store);
         let answers: Vec<Answer> = commands
             .into_iter()
             .map(|command| self.apply(&mut txn, command))
             .collect();
-        let batch = txn.into_batch();
-        let outcome = if batch.changes.is_empty() {
-            Ok(())
-        } else {
-            store.commit(batch)
-        };
+        let outcome = self.parts.persistence.commit(&*store, txn, urgent);
         let told = outcome.clone().map_err(|error| {
             FsError::new(
                 ErrorKind::Io,
@@ -124,7 +147,7 @@ impl Group {
         for answer in answers {
             answer(told.clone());
         }
-        outcome
+        outcome.map(drop)
     }
 
     /// Runs `change`; if it fails, nothing of it stays in the transaction.
@@ -147,7 +170,13 @@ impl Group {
                 identity,
                 batch,
                 reply,
-            } => answer(reply, self.mutate(txn, &identity, batch)),
+            } => {
+                let results = self.mutate(txn, &identity, batch);
+                Box::new(move |committed| {
+                    let answer = committed.and_then(|point| results.map(|results| (results, point)));
+                    drop(reply.send(answer));
+                })
+            }
             Command::OpenSession {
                 request,
                 secret,
@@ -213,6 +242,10 @@ impl Group {
                         .try_for_each(|chunk| chunks::forget_freed(txn, *chunk))
                 });
                 answer(reply, result)
+            }
+            Command::SetDurability { durability, reply } => {
+                self.parts.persistence.set(txn, durability);
+                answer(reply, Ok(()))
             }
             Command::Barrier { reply } => answer(reply, Ok(())),
             Command::Stop => Box::new(|_| {}),

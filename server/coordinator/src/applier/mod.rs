@@ -2,12 +2,14 @@
 //!
 //! One thread takes everything that waits (bounded), applies each command on one overlay transaction, commits it once and
 //! then answers all callers: while one group is being synced the next gathers. A failing operation is rolled back to its own
-//! savepoint. Invariants: nothing is answered before it is durable; session, secret and epoch are checked here, where the
-//! operation is applied (I5); after a failed commit nothing is written or acknowledged any more ([`failstop`]).
+//! savepoint. Invariants: nothing is answered before its commit, which is durable unless the administrator chose otherwise
+//! ([`persistence`]); session, secret and epoch are checked here, where the operation is applied (I5); after a failed commit nothing
+//! is written or acknowledged any more ([`failstop`]).
 
 pub mod failstop;
 mod group;
 mod nodes;
+pub mod persistence;
 mod replies;
 pub mod reserve;
 mod sessions;
@@ -23,9 +25,12 @@ use dfs_common::cluster::PlacementGroup;
 use dfs_common::limits::APPLIER_QUEUE_MAX;
 use dfs_common::op::{MutationBatch, OpResult};
 use dfs_common::session::{Identity, OpenSession, SessionGrant, SessionSecret};
-use dfs_common::{ChunkId, ClusterId, ErrorKind, FsError, FsResult, Ino, NodeId, SessionId};
+use dfs_common::{
+    ChunkId, ClusterId, CommitPoint, Durability, ErrorKind, FsError, FsResult, Ino, NodeId, SessionId,
+};
 use failstop::FailStop;
 use parking_lot::Mutex;
+use persistence::Persistence;
 use reserve::DiskReserve;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -35,6 +40,8 @@ use tokio::sync::{mpsc, oneshot};
 pub struct ApplierParts {
     /// The fenced store.
     pub store: Arc<dyn MetaStore>,
+    /// When commits become durable.
+    pub persistence: Persistence,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Room that is kept on the store's disk.
@@ -102,7 +109,7 @@ enum Command {
     Mutate {
         identity: Identity,
         batch: MutationBatch,
-        reply: Reply<Vec<OpResult>>,
+        reply: Reply<(Vec<OpResult>, CommitPoint)>,
     },
     OpenSession {
         request: OpenSession,
@@ -134,6 +141,10 @@ enum Command {
     /// Removes the records of freed chunks whose replicas are all deleted.
     ForgetFreed {
         chunks: Vec<ChunkId>,
+        reply: Reply<()>,
+    },
+    SetDurability {
+        durability: Durability,
         reply: Reply<()>,
     },
     /// Answered when everything sent before is durable.
@@ -186,12 +197,17 @@ impl Applier {
         }
     }
 
-    /// Applies a batch. Cancel-safe: the batch is applied or not, and a retry finds out.
+    /// Applies a batch; answers the results, and whether they are durable. Cancel-safe: the batch is applied or not, and a retry
+    /// finds out.
     ///
     /// # Errors
     /// `SessionFenced`, `Invalid` (numbers do not increase, too many operations): nothing was applied. `Io`: the commit
     /// failed. `Unavailable`: shutting down.
-    pub async fn mutate(&self, identity: Identity, batch: MutationBatch) -> FsResult<Vec<OpResult>> {
+    pub async fn mutate(
+        &self,
+        identity: Identity,
+        batch: MutationBatch,
+    ) -> FsResult<(Vec<OpResult>, CommitPoint)> {
         self.call(|reply| Command::Mutate {
             identity,
             batch,
@@ -258,6 +274,12 @@ impl Applier {
     /// Forgets freed chunks: every replica of them was deleted. At most [`dfs_common::limits::CHUNK_LIST_MAX`] at once.
     pub async fn forget_freed(&self, chunks: Vec<ChunkId>) -> FsResult<()> {
         self.call(|reply| Command::ForgetFreed { chunks, reply }).await
+    }
+
+    /// Chooses when commits become durable; durable itself, and so is everything before it.
+    pub async fn set_durability(&self, durability: Durability) -> FsResult<()> {
+        self.call(|reply| Command::SetDurability { durability, reply })
+            .await
     }
 
     /// Waits until everything sent before is durable.

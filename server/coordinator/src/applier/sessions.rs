@@ -18,15 +18,19 @@ const CLIENT_NAME_BYTES_MAX: usize = 255;
 const END_STEP_RECORDS_MAX: usize = 1024;
 
 impl Group {
-    fn grant(&self, identity: Identity) -> SessionGrant {
-        SessionGrant {
+    fn grant(&self, txn: &Txn<'_>, identity: Identity, request: &OpenSession) -> FsResult<SessionGrant> {
+        let progress = self.parts.persistence.progress();
+        Ok(SessionGrant {
             identity,
             cluster: self.parts.cluster_id,
             lease: SESSION_LEASE,
             chunk_bytes: self.parts.chunk_bytes,
             replication: self.parts.replication,
             replication_floor: self.parts.replication_floor,
-        }
+            coordinator_epoch: progress.point().last.epoch,
+            rollback_epoch: progress.rollback_epoch(),
+            kept_commits: progress.kept(txn, request.unsynced)?,
+        })
     }
 
     pub(super) fn open_session(
@@ -54,7 +58,7 @@ impl Group {
         let record = v1::StoredSession {
             epoch: epoch.0,
             secret: Bytes::copy_from_slice(&secret.0),
-            client_name: request.client_name,
+            client_name: request.client_name.clone(),
             opened: Some(v1::Timestamp {
                 secs: opened.secs,
                 nanos: opened.nanos,
@@ -62,12 +66,13 @@ impl Group {
             ..v1::StoredSession::default()
         };
         stored::put_session(txn, session, &record);
-        Ok(self.grant(Identity {
+        let identity = Identity {
             session,
             epoch,
             secret,
             trace: 0,
-        }))
+        };
+        self.grant(txn, identity, &request)
     }
 
     pub(super) fn resume(
@@ -88,7 +93,7 @@ impl Group {
         })? {
             from = next;
         }
-        Ok(self.grant(*identity))
+        self.grant(txn, *identity, request)
     }
 
     /// Releases a page of the orphans that `session` holds and `gone` says are not open; answers where to go on.

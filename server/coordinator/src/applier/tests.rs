@@ -19,6 +19,8 @@ use std::time::Duration;
 struct Probe {
     inner: Arc<dyn MetaStore>,
     commits: AtomicUsize,
+    unsynced: AtomicUsize,
+    persists: AtomicUsize,
     fail: AtomicBool,
     held: Mutex<bool>,
     released: Condvar,
@@ -29,6 +31,8 @@ impl Probe {
         Arc::new(Probe {
             inner,
             commits: AtomicUsize::new(0),
+            unsynced: AtomicUsize::new(0),
+            persists: AtomicUsize::new(0),
             fail: AtomicBool::new(false),
             held: Mutex::new(false),
             released: Condvar::new(),
@@ -59,6 +63,17 @@ impl MetaStore for Probe {
         }
         self.inner.commit(batch)
     }
+    fn commit_unsynced(&self, batch: WriteBatch) -> FsResult<()> {
+        self.unsynced.fetch_add(1, Ordering::SeqCst);
+        self.inner.commit_unsynced(batch)
+    }
+    fn persist(&self) -> FsResult<()> {
+        self.persists.fetch_add(1, Ordering::SeqCst);
+        if self.fail.load(Ordering::SeqCst) {
+            return Err(FsError::new(ErrorKind::Io, "the disk is gone"));
+        }
+        self.inner.persist()
+    }
     fn snapshot(&self) -> FsResult<Box<dyn MetaRead>> {
         self.inner.snapshot()
     }
@@ -74,6 +89,7 @@ struct Rig {
     opens: Arc<OpenTable>,
     cluster: Arc<ClusterState>,
     placement: Arc<Placement>,
+    progress: Arc<persistence::Progress>,
     applier: Applier,
 }
 
@@ -118,8 +134,11 @@ impl Rig {
             chunk_bytes: 8 << 20,
         };
         let placement = Arc::new(Placement::new(cluster.clone(), replication));
+        let persistence = Persistence::open(&*store, 1, clock.clone()).unwrap();
+        let progress = persistence.progress();
         let applier = Applier::start(ApplierParts {
             store: store.clone(),
+            persistence,
             clock: clock.clone(),
             reserve: DiskReserve::new(std::env::temp_dir(), reserve_bytes),
             sessions: sessions.clone(),
@@ -140,6 +159,7 @@ impl Rig {
             opens,
             cluster,
             placement,
+            progress,
             applier,
         }
     }
@@ -149,6 +169,7 @@ impl Rig {
             client_name: "test".to_string(),
             resume: None,
             opened: Vec::new(),
+            unsynced: None,
         };
         let secret = SessionSecret(rand::random());
         self.applier.open_session(request, secret).await.unwrap().identity
@@ -159,13 +180,14 @@ impl Rig {
             client_name: "test".to_string(),
             resume: Some(identity),
             opened,
+            unsynced: None,
         };
         self.applier.open_session(request, SessionSecret([0; 16])).await
     }
 
     async fn one(&self, identity: Identity, number: u64, op: Operation) -> OpResult {
         let batch = batch(&[(number, op)], 0);
-        self.applier.mutate(identity, batch).await.unwrap().remove(0)
+        self.applier.mutate(identity, batch).await.unwrap().0.remove(0)
     }
 
     fn names(&self) -> Vec<String> {
@@ -254,6 +276,7 @@ fn batch(ops: &[(u64, Operation)], acknowledged_below: u64) -> MutationBatch {
             .collect(),
         acknowledged_below: OpNumber(acknowledged_below),
         stop_on_error: false,
+        durable: false,
     }
 }
 
@@ -349,7 +372,7 @@ async fn full_reply_table_refuses_and_forgets_nothing() {
     );
     assert!(rig.names().is_empty());
     let after = batch(&[(next, mkdir("d"))], 10);
-    assert!(rig.applier.mutate(me, after).await.unwrap()[0].is_ok());
+    assert!(rig.applier.mutate(me, after).await.unwrap().0[0].is_ok());
     rig.stop().await;
 }
 
@@ -374,7 +397,7 @@ async fn waiting_batches_share_one_commit() {
         rig.store.hold(false);
     };
     let (results, ()) = tokio::join!(all, release);
-    assert!(results.iter().all(|result| result.as_ref().unwrap()[0].is_ok()));
+    assert!(results.iter().all(|result| result.as_ref().unwrap().0[0].is_ok()));
     let commits = rig.store.commits.load(Ordering::SeqCst) - before;
     assert!(commits <= 10, "{commits} commits for 100 batches");
     assert_eq!(rig.names().len(), 100);
@@ -391,7 +414,7 @@ async fn failed_operation_leaves_nothing_and_the_rest_of_its_group_applies() {
         (3, unlink("none")),
         (4, mkdir("b")),
     ];
-    let results = rig.applier.mutate(me, batch(&ops, 0)).await.unwrap();
+    let (results, _) = rig.applier.mutate(me, batch(&ops, 0)).await.unwrap();
     assert!(results[0].is_ok() && results[3].is_ok());
     assert_eq!(
         (kind(&results[1]), kind(&results[2])),
@@ -401,12 +424,12 @@ async fn failed_operation_leaves_nothing_and_the_rest_of_its_group_applies() {
 
     let mut stopping = batch(&[(5, mkdir("c")), (6, mkdir("a")), (7, mkdir("d"))], 0);
     stopping.stop_on_error = true;
-    let results = rig.applier.mutate(me, stopping.clone()).await.unwrap();
+    let (results, _) = rig.applier.mutate(me, stopping.clone()).await.unwrap();
     assert_eq!(
         (kind(&results[1]), kind(&results[2])),
         (ErrorKind::Exists, ErrorKind::BatchAborted)
     );
-    assert_eq!(rig.applier.mutate(me, stopping).await.unwrap(), results);
+    assert_eq!(rig.applier.mutate(me, stopping).await.unwrap().0, results);
     assert_eq!(rig.names(), ["a", "b", "c"]);
 
     for bad in [batch(&[], 0), batch(&[(9, mkdir("x")), (9, mkdir("y"))], 0)] {
@@ -677,5 +700,113 @@ async fn nearly_full_disk_refuses_what_adds_and_lets_the_rest_go_on() {
     rig.resume(me, Vec::new()).await.unwrap();
     rig.one(me, 3, mkdir("d")).await.unwrap();
     assert_eq!(rig.names().len(), 2);
+    rig.stop().await;
+}
+
+fn relaxed() -> Durability {
+    Durability::relaxed(Durability::DELAY_DEFAULT).unwrap()
+}
+
+fn count(counter: &AtomicUsize) -> usize {
+    counter.load(Ordering::SeqCst)
+}
+
+#[tokio::test]
+async fn relaxed_changes_are_answered_unsynced_and_what_others_act_upon_is_not() {
+    let rig = Rig::memory();
+    let me = rig.session().await;
+    rig.applier.set_durability(relaxed()).await.unwrap();
+    let send = |number, op| rig.applier.mutate(me, batch(&[(number, op)], 0));
+    let commits = count(&rig.store.commits);
+    let (_, point) = send(2, mkdir("b")).await.unwrap();
+    assert!(!point.is_durable() && !rig.progress.point().is_durable());
+    assert_eq!(
+        (count(&rig.store.commits), count(&rig.store.unsynced)),
+        (commits, 1)
+    );
+    // A retry finds the stored reply, which is not durable yet either.
+    let (results, point) = send(2, mkdir("b")).await.unwrap();
+    assert!(results[0].is_ok() && !point.is_durable());
+
+    rig.applier.barrier().await.unwrap();
+    assert!(rig.progress.point().is_durable());
+    assert_eq!(count(&rig.store.persists), 2, "one of them at the start");
+    rig.applier.barrier().await.unwrap();
+    assert_eq!(count(&rig.store.persists), 2, "nothing was left to sync");
+
+    send(3, mkdir("c")).await.unwrap();
+    let durable = MutationBatch {
+        durable: true,
+        ..batch(&[(4, mkdir("d"))], 0)
+    };
+    assert!(rig.applier.mutate(me, durable).await.unwrap().1.is_durable());
+    send(5, mkdir("e")).await.unwrap();
+    rig.add_nodes(3).await;
+    assert!(rig.progress.point().is_durable(), "registrations are durable");
+    send(6, mkdir("f")).await.unwrap();
+    let (granted, point) = send(7, Operation::GrantChunks { count: 1 }).await.unwrap();
+    assert!(granted[0].is_ok() && point.is_durable(), "{granted:?}");
+    send(8, mkdir("g")).await.unwrap();
+    rig.session().await;
+    assert!(rig.progress.point().is_durable(), "sessions are durable");
+
+    send(9, mkdir("h")).await.unwrap();
+    rig.applier.set_durability(Durability::Sync).await.unwrap();
+    assert!(send(10, mkdir("i")).await.unwrap().1.is_durable());
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn persister_syncs_what_is_as_old_as_the_delay() {
+    use crate::worker::Worker;
+    let rig = Rig::memory();
+    let me = rig.session().await;
+    rig.applier.set_durability(relaxed()).await.unwrap();
+    rig.applier
+        .mutate(me, batch(&[(1, mkdir("a"))], 0))
+        .await
+        .unwrap();
+    let (progress, clock) = (rig.progress.clone(), rig.clock.clone());
+    let applier = Arc::new(rig.applier);
+    let persister = persistence::Persister::new(progress.clone(), applier.clone());
+    let create = |number| applier.mutate(me, batch(&[(number, mkdir(&format!("{number}")))], 0));
+    create(2).await.unwrap();
+    assert_eq!(persister.step().await, Duration::from_millis(100));
+    clock.advance(Duration::from_millis(60));
+    create(3).await.unwrap();
+    assert_eq!(
+        persister.step().await,
+        Duration::from_millis(40),
+        "the oldest counts"
+    );
+    assert!(!progress.point().is_durable());
+    clock.advance(Duration::from_millis(40));
+    persister.step().await;
+    assert!(progress.point().is_durable());
+    assert_eq!(
+        persister.status(),
+        "relaxed (100 ms): 0 commits are not durable yet, 1 syncs"
+    );
+    applier.stop().await;
+}
+
+#[tokio::test]
+async fn failed_sync_stops_everything() {
+    let rig = Rig::memory();
+    let me = rig.session().await;
+    rig.applier.set_durability(relaxed()).await.unwrap();
+    let unsynced = rig
+        .applier
+        .mutate(me, batch(&[(1, mkdir("1"))], 0))
+        .await
+        .unwrap();
+    assert!(!unsynced.1.is_durable());
+    rig.store.fail.store(true, Ordering::SeqCst);
+    assert_eq!(kind(&rig.applier.barrier().await), ErrorKind::Io);
+    rig.store.fail.store(false, Ordering::SeqCst);
+    let later = rig.applier.mutate(me, batch(&[(3, mkdir("3"))], 0)).await;
+    assert_eq!(kind(&later), ErrorKind::Io);
+    assert_eq!(kind(&rig.applier.barrier().await), ErrorKind::Io);
+    assert!(!rig.progress.point().is_durable());
     rig.stop().await;
 }

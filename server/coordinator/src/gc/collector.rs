@@ -147,6 +147,10 @@ impl ChunkCollector {
                 due.push((id, freed));
             }
         }
+        if !due.is_empty() {
+            // A replica must not go before the commit that freed its chunk is there to stay.
+            self.parts.applier.barrier().await?;
+        }
         let due_count = due.len() as u64;
         let failing = Mutex::default();
         let deleted: Vec<ChunkId> = futures::stream::iter(due)

@@ -4,7 +4,7 @@ use crate::config::{CoordinatorConfig, StoreKind};
 use crate::core::Core;
 use crate::namespace::{OpenFiles, check, keys, read};
 use crate::worker::Worker;
-use crate::{applier::NodeRegistration, cluster::state::NodeLoad};
+use crate::{applier::NodeRegistration, applier::persistence::Progress, cluster::state::NodeLoad};
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_common::capability::{ChunkAccess, ChunkCapability};
@@ -16,7 +16,8 @@ use dfs_common::op::{CommitWrite, MutationBatch, NumberedOp, OpReply, OpResult, 
 use dfs_common::service::{ChunkConnector, ChunkService, ChunkWritten, WriteChunk};
 use dfs_common::session::{Caller, Identity, OpenSession, SessionSecret};
 use dfs_common::{
-    ChunkId, DiskIncarnation, ErrorKind, FsResult, Ino, Name, NodeId, OpNumber, SessionId, SetAttr, Timestamp,
+    ChunkId, DiskIncarnation, Durability, ErrorKind, FsResult, Ino, Name, NodeId, OpNumber, SessionId,
+    SetAttr, Timestamp,
 };
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
@@ -31,6 +32,8 @@ use std::time::Duration;
 struct Recorder {
     deleted: Mutex<Vec<(String, ChunkCapability)>>,
     failing: Mutex<BTreeSet<String>>,
+    /// What must be durable when a replica is deleted.
+    progress: Mutex<Option<Arc<Progress>>>,
 }
 
 struct Recorded {
@@ -68,6 +71,12 @@ impl ChunkService for Recorded {
     async fn delete_chunk(&self, capability: ChunkCapability) -> FsResult<()> {
         if self.recorder.failing.lock().contains(&self.address) {
             return Err(ErrorKind::Unavailable.into());
+        }
+        if let Some(progress) = &*self.recorder.progress.lock() {
+            assert!(
+                progress.point().is_durable(),
+                "a replica goes before its commit is durable"
+            );
         }
         self.recorder
             .deleted
@@ -135,6 +144,7 @@ impl Rig {
             client_name: "test".to_string(),
             resume: None,
             opened: vec![],
+            unsynced: None,
         };
         let grant = core
             .applier
@@ -161,8 +171,15 @@ impl Rig {
             }],
             acknowledged_below: OpNumber(0),
             stop_on_error: false,
+            durable: false,
         };
-        self.core.applier.mutate(self.me, batch).await.unwrap().remove(0)
+        self.core
+            .applier
+            .mutate(self.me, batch)
+            .await
+            .unwrap()
+            .0
+            .remove(0)
     }
 
     async fn create(&self, text: &str) -> Ino {
@@ -294,6 +311,22 @@ async fn freed_chunk_is_deleted_everywhere_after_the_delay_and_never_accepted_ag
     );
     rig.core.end_session(rig.me.session).await.unwrap();
     assert_eq!(rig.spent_marks(), 0, "the mark goes with the session");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replica_stays_until_the_commit_that_freed_its_chunk_is_durable() {
+    let rig = Rig::start().await;
+    let delay = Durability::DELAY_MAX;
+    let relaxed = Durability::relaxed(delay).unwrap();
+    rig.core.applier.set_durability(relaxed).await.unwrap();
+    rig.create("first").await;
+    let (_, chunk) = rig.freed_chunk().await;
+    assert!(!rig.core.progress.point().is_durable());
+    *rig.recorder.progress.lock() = Some(rig.core.progress.clone());
+    rig.clock.advance(FREED_CHUNK_DELAY);
+    rig.collector.step().await;
+    assert_eq!(rig.deleted_on(chunk), all_nodes());
     rig.stop().await;
 }
 

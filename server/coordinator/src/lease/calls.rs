@@ -55,7 +55,7 @@ impl Core {
         let inos = predicted(&*self.store, &batch)?;
         let mut change = Change::begin(self.leases.clone(), self.applier.clone(), identity.session, inos);
         change.recalled().await;
-        let results = self.applier.mutate(identity, batch).await?;
+        let (results, point) = self.applier.mutate(identity, batch).await?;
         change.extend(really(&results));
         change.recalled().await;
         // Leases first, then what they cover. An inode that is gone has no attributes.
@@ -63,7 +63,11 @@ impl Core {
         let attr = |ino: Ino| read::getattr(&*self.store, ino).ok();
         let leased = granted.into_iter().filter_map(attr).collect();
         change.finish();
-        Ok(Mutated { results, leased })
+        Ok(Mutated {
+            results,
+            leased,
+            point,
+        })
     }
 
     /// Finds a name; leases on both inodes are registered before each is read.

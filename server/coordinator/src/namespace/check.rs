@@ -464,6 +464,14 @@ impl Check<'_> {
             ..self.seen
         };
         let said = self.counters;
+        let reserved = stored::durability(self.read)?.numbers_reserved;
+        self.report
+            .expect(reserved == 0 || said.numbers_below <= reserved, || {
+                format!(
+                    "numbers below {} were given, those below {reserved} are reserved",
+                    said.numbers_below
+                )
+            });
         self.report.expect(said == seen, || {
             format!("the totals say {said:?}, there are {seen:?}")
         });

@@ -21,6 +21,7 @@ const REPLACED: u8 = b'q';
 const REPLY: u8 = b'r';
 const SESSION: u8 = b's';
 const DENTRY: u8 = b't';
+const UNSYNCED: u8 = b'u';
 const REAP: u8 = b'w';
 const XATTR: u8 = b'x';
 
@@ -331,6 +332,18 @@ pub fn parse_replica_set(key: &[u8]) -> Option<Vec<NodeId>> {
 pub fn counters() -> Bytes {
     Bytes::from_static(b"mcounters")
 }
+/// How the store is synced.
+pub fn durability() -> Bytes {
+    Bytes::from_static(b"mdurability")
+}
+/// Number of the last commit of an epoch that was not synced by itself.
+pub fn unsynced(epoch: u64) -> Bytes {
+    numbered(UNSYNCED, epoch)
+}
+/// [`unsynced`] of all epochs.
+pub fn unsynced_commits() -> KeyRange {
+    table(UNSYNCED)
+}
 /// Schema version.
 pub fn schema() -> Bytes {
     Bytes::from_static(b"mschema")
@@ -421,6 +434,7 @@ mod tests {
             placement_groups(),
             replica_sets(),
             meta(),
+            unsynced_commits(),
             table(REPLY),
             table(SPENT),
         ];

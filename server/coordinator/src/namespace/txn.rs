@@ -86,6 +86,11 @@ impl<'a> Txn<'a> {
         self.undo.push((key, before));
     }
 
+    /// True without a change.
+    pub fn is_empty(&self) -> bool {
+        self.overlay.is_empty()
+    }
+
     /// Remembers this moment.
     pub fn savepoint(&self) -> Savepoint {
         Savepoint(self.undo.len())

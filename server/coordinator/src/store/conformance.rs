@@ -41,6 +41,7 @@ pub fn run(store: &dyn MetaStore) {
     scans_are_ordered_and_limited(store);
     later_change_of_a_key_wins(store);
     empty_values_and_high_bytes_are_kept(store);
+    unsynced_batches_are_read_at_once(store);
     snapshot_does_not_see_later_commits(store);
     big_batch_is_whole(store);
     concurrent_readers_see_whole_batches(store);
@@ -66,6 +67,24 @@ fn scans_are_ordered_and_limited(store: &dyn MetaStore) {
     assert!(keys(store, b"nothing", b"nothinh", 10).is_empty());
     assert_value(store, b"s/c", Some(b"3"));
     assert_value(store, b"s/", None);
+}
+
+fn unsynced_batches_are_read_at_once(store: &dyn MetaStore) {
+    store
+        .commit_unsynced(put(&[("u/a", "1"), ("u/b", "1")]))
+        .expect("commit");
+    let before = store.snapshot().expect("snapshot");
+    store.commit_unsynced(put(&[("u/a", "2")])).expect("commit");
+    assert_value(store, b"u/a", Some(b"2"));
+    assert_value(&*before, b"u/a", Some(b"1"));
+    store.persist().expect("persist");
+    store.persist().expect("persist with nothing to do");
+    store
+        .commit_unsynced(WriteBatch::default())
+        .expect("an empty batch");
+    store.commit(put(&[("u/b", "3")])).expect("commit");
+    assert_eq!(keys(store, b"u/", b"u0", 10), [b"u/a", b"u/b"]);
+    assert_value(store, b"u/b", Some(b"3"));
 }
 
 fn later_change_of_a_key_wins(store: &dyn MetaStore) {

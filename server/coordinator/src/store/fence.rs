@@ -108,6 +108,14 @@ impl MetaStore for FencedStore {
         self.fence.check()?;
         self.inner.commit(batch)
     }
+    fn commit_unsynced(&self, batch: WriteBatch) -> FsResult<()> {
+        self.fence.check()?;
+        self.inner.commit_unsynced(batch)
+    }
+    fn persist(&self) -> FsResult<()> {
+        self.fence.check()?;
+        self.inner.persist()
+    }
     fn snapshot(&self) -> FsResult<Box<dyn MetaRead>> {
         self.inner.snapshot()
     }

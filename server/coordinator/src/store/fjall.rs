@@ -83,12 +83,17 @@ impl MetaRead for FjallStore {
     }
 }
 
-impl MetaStore for FjallStore {
-    fn commit(&self, batch: WriteBatch) -> FsResult<()> {
+impl FjallStore {
+    /// Later batches stand behind earlier ones in the journal, and a journal is synced before the next one begins, so a power
+    /// cut takes from the end.
+    fn write(&self, batch: WriteBatch, mode: PersistMode) -> FsResult<()> {
         if batch.changes.is_empty() {
-            return Ok(());
+            return match mode {
+                PersistMode::Buffer => Ok(()),
+                _ => self.persist(),
+            };
         }
-        let mut writes = self.database.batch().durability(Some(PersistMode::SyncAll));
+        let mut writes = self.database.batch().durability(Some(mode));
         // One change per key: fjall gives all items of a batch the same sequence number.
         for (key, value) in batch.into_final_changes() {
             match value {
@@ -97,6 +102,19 @@ impl MetaStore for FjallStore {
             }
         }
         writes.commit().map_err(|error| failure("writing", error))
+    }
+}
+
+impl MetaStore for FjallStore {
+    fn commit(&self, batch: WriteBatch) -> FsResult<()> {
+        self.write(batch, PersistMode::SyncAll)
+    }
+    fn commit_unsynced(&self, batch: WriteBatch) -> FsResult<()> {
+        self.write(batch, PersistMode::Buffer)
+    }
+    fn persist(&self) -> FsResult<()> {
+        let synced = self.database.persist(PersistMode::SyncAll);
+        synced.map_err(|error| failure("syncing", error))
     }
     fn snapshot(&self) -> FsResult<Box<dyn MetaRead>> {
         Ok(Box::new(self.view()))

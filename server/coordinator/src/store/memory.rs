@@ -49,6 +49,12 @@ impl MetaStore for MemoryStore {
         }
         Ok(())
     }
+    fn commit_unsynced(&self, batch: WriteBatch) -> FsResult<()> {
+        self.commit(batch)
+    }
+    fn persist(&self) -> FsResult<()> {
+        Ok(())
+    }
     fn snapshot(&self) -> FsResult<Box<dyn MetaRead>> {
         Ok(Box::new(MemorySnapshot {
             map: self.map.read().clone(),

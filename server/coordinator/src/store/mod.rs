@@ -1,7 +1,8 @@
 //! The seam below all metadata: an ordered key-value store with atomic, durable batches.
 //!
 //! Owns the trait, its three implementations and the fence that keeps a second opener of a data directory out. Knows
-//! nothing of what keys and values mean. Invariant: readers see whole batches only, and only batches that are durable.
+//! nothing of what keys and values mean. Invariants: readers see whole batches only; after a power cut the batches that are there are
+//! the first ones, in the order in which they were committed.
 
 pub mod fence;
 pub mod fjall;
@@ -43,8 +44,14 @@ impl WriteBatch {
 
 /// An ordered key-value store.
 pub trait MetaStore: MetaRead + 'static {
-    /// Applies `batch` atomically; durable (survives a power cut, for the stores that promise it) on return.
+    /// Applies `batch` atomically; it and every batch before it are durable (survive a power cut, for the stores that promise
+    /// it) on return.
     fn commit(&self, batch: WriteBatch) -> FsResult<()>;
+    /// Applies `batch` atomically; it survives the end of this process on return, and is durable after the next
+    /// [`MetaStore::commit`] or [`MetaStore::persist`].
+    fn commit_unsynced(&self, batch: WriteBatch) -> FsResult<()>;
+    /// Everything that can be read now is durable on return, what an earlier process committed included.
+    fn persist(&self) -> FsResult<()>;
     /// The state of this moment, unaffected by later commits.
     fn snapshot(&self) -> FsResult<Box<dyn MetaRead>>;
     /// `fjall`, `sled` or `memory`, for status and logs.

@@ -276,6 +276,14 @@ impl MetaStore for SledStore {
         Ok(())
     }
 
+    /// Synced all the same: what sled has not written yet does not survive the end of the process.
+    fn commit_unsynced(&self, batch: WriteBatch) -> FsResult<()> {
+        self.commit(batch)
+    }
+    fn persist(&self) -> FsResult<()> {
+        let synced = self.shared.tree.flush();
+        synced.map(drop).map_err(|error| failure("syncing", error))
+    }
     fn snapshot(&self) -> FsResult<Box<dyn MetaRead>> {
         let mut undo = self.shared.undo.write();
         let commit = undo.visible;

@@ -79,6 +79,7 @@ pub(super) fn fresh_session(client_name: &str) -> OpenSession {
         client_name: client_name.into(),
         resume: None,
         opened: Vec::new(),
+        unsynced: None,
     }
 }
 
@@ -95,6 +96,7 @@ pub(super) fn batch(ops: Vec<NumberedOp>) -> MutationBatch {
         ops,
         acknowledged_below: OpNumber(0),
         stop_on_error: false,
+        durable: false,
     }
 }
 
@@ -136,6 +138,7 @@ impl Session {
             ops,
             acknowledged_below: OpNumber(number),
             stop_on_error: true,
+            durable: false,
         };
         let mut results = mutate(&*self.service, self.identity(), batch).await?;
         assert_eq!(results.len(), 1, "one result per operation");

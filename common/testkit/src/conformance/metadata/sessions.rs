@@ -166,6 +166,7 @@ pub(super) async fn batches_are_checked_and_stop_where_told(kit: Kit) {
     };
     let stopping = MutationBatch {
         stop_on_error: true,
+        durable: false,
         ..batch(ops(1000))
     };
     let results = mutate(&**service, identity, stopping).await.unwrap();

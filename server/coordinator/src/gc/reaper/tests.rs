@@ -47,6 +47,7 @@ impl Rig {
             client_name: "test".to_string(),
             resume,
             opened,
+            unsynced: None,
         };
         self.service.open_session(request).await.unwrap().identity
     }
@@ -60,6 +61,7 @@ impl Rig {
             }],
             acknowledged_below: OpNumber(number),
             stop_on_error: false,
+            durable: false,
         };
         let mut mutated = self.service.mutate(who, batch).await.unwrap();
         mutated.results.remove(0).unwrap()
