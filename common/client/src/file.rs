@@ -171,9 +171,14 @@ impl FileState {
             .is_some_and(|failing| failing.kind() == error.kind());
         self.failing = Some(error.clone());
         if !again {
-            self.errors += 1;
-            self.error = Some(error.clone());
+            self.report(error);
         }
+    }
+
+    /// Every open file reports `error` once.
+    pub(crate) fn report(&mut self, error: &FsError) {
+        self.errors += 1;
+        self.error = Some(error.clone());
     }
 
     /// The first sealed generation, for the one who saves it.
@@ -249,8 +254,7 @@ impl File {
         let sealed: u64 = state.sealed.drain(..).map(|sealed| sealed.body.length).sum();
         budget.give_back(active + sealed);
         if let Some(error) = error {
-            state.failing = None;
-            state.fail(&error);
+            state.report(&error);
         }
         state.failing = None;
         true

@@ -179,8 +179,14 @@ impl Client {
         let inner = self.inner();
         let ino = inner.table.get(handle)?.file.ino;
         let _fsyncing = inner.session.begin_fsync();
-        if !self.flushed(handle).await? {
-            inner.sync_names(ino).await?;
+        match self.flushed(handle).await {
+            Ok(true) => {}
+            Ok(false) => inner.sync_names(ino).await?,
+            Err(error) => {
+                // The file has told of what was lost already.
+                let _ = inner.session.unsynced.report(ino);
+                return Err(error);
+            }
         }
         inner.session.unsynced.report(ino)
     }

@@ -122,7 +122,7 @@ impl Inner {
             );
         }
         for file in lost.into_iter().filter_map(|ino| self.table.file(ino)) {
-            file.state.lock().fail(&self.session.unsynced.error());
+            file.state.lock().report(&self.session.unsynced.error());
         }
         if grant.rollback_epoch > before.coordinator_epoch {
             self.forget_attributes(grant.identity).await;

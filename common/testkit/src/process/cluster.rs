@@ -7,13 +7,12 @@ use super::base::Base;
 use super::binaries::{Binaries, Program};
 use super::command::{attempt, run, tail};
 use super::deadline::until;
+use super::disk::{PowerDisk, mount_memory};
 use super::launcher::Launcher;
 use super::mount::{Mount, MountOptions};
 use super::node::Node;
-use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +37,8 @@ pub struct ClusterOptions {
     pub datanode_disk_bytes: Option<u64>,
     /// Size of a disk of its own for the coordinator, in bytes.
     pub coordinator_disk_bytes: Option<u64>,
+    /// The coordinator has a disk of its own whose power can be cut ([`ProcessCluster::cut_power`]).
+    pub coordinator_power: bool,
 }
 
 impl Default for ClusterOptions {
@@ -48,6 +49,7 @@ impl Default for ClusterOptions {
             datanode_args: Vec::new(),
             datanode_disk_bytes: None,
             coordinator_disk_bytes: None,
+            coordinator_power: false,
         }
     }
 }
@@ -71,6 +73,7 @@ impl ClusterOptions {
 pub struct ProcessCluster {
     // Before the base: processes end before their directories go.
     nodes: Vec<Node>,
+    power: Option<PowerDisk>,
     binaries: Binaries,
     launcher: Arc<Launcher>,
     base: Arc<Base>,
@@ -87,11 +90,19 @@ impl ProcessCluster {
         let launcher = Arc::new(Launcher::new(&binaries, base.subdir("processes")));
         let mut cluster = ProcessCluster {
             nodes: Vec::new(),
+            power: None,
             binaries,
             launcher,
             base,
         };
         let args = [vec!["coordinator".to_owned()], options.coordinator_args].concat();
+        if options.coordinator_power {
+            let data = cluster.base.subdir("coordinator/data");
+            cluster.power = Some(PowerDisk::new(
+                cluster.base.path().join("coordinator.disk"),
+                &data,
+            ));
+        }
         cluster.add("coordinator", args, options.coordinator_disk_bytes);
         for number in 1..=options.datanodes {
             let address = cluster.coordinator().to_owned();
@@ -144,6 +155,21 @@ impl ProcessCluster {
             node.signal(Signal::SIGKILL);
         }
         self.nodes.iter_mut().for_each(Node::wait_killed);
+    }
+
+    /// The coordinator's machine loses power, and starts again.
+    ///
+    /// # Panics
+    /// Unless the cluster was started with [`ClusterOptions::coordinator_power`].
+    pub fn cut_power(&mut self) {
+        let disk = self.power.clone().expect("the coordinator has a disk of its own");
+        disk.cut();
+        let coordinator = self.node("coordinator");
+        // It may have noticed, and ended, already.
+        coordinator.signal(Signal::SIGKILL);
+        coordinator.wait_killed();
+        disk.restore();
+        coordinator.start();
     }
 
     /// Starts every node that does not run, and waits until the cluster is healthy.
@@ -243,20 +269,4 @@ impl Drop for ProcessCluster {
 pub(super) fn nodes_up(status: &Value) -> usize {
     let nodes = status["nodes"].as_array().map_or(&[] as &[Value], Vec::as_slice);
     nodes.iter().filter(|node| node["health"] == "up").count()
-}
-
-/// Mounts an empty disk of this size in memory; the base directory's end takes it away.
-///
-/// # Panics
-/// When this process is not root.
-pub(super) fn mount_memory(path: &Path, bytes: u64) {
-    let size = format!("size={bytes},mode=755");
-    mount(
-        Some("dfs-test"),
-        path,
-        Some("tmpfs"),
-        MsFlags::empty(),
-        Some(size.as_str()),
-    )
-    .unwrap_or_else(|error| panic!("a small disk at {} needs root: {error}", path.display()));
 }

@@ -14,6 +14,7 @@ mod cluster;
 mod command;
 mod content;
 mod deadline;
+mod disk;
 mod launcher;
 mod mount;
 mod node;

@@ -88,21 +88,19 @@ fn answer<T: Send + 'static>(reply: Reply<T>, result: FsResult<T>) -> Answer {
 }
 
 /// Whether the commit of `command` must be durable before it is answered, whatever is set. Beside what was asked for that is everything
-/// that others act upon where a power cut of this machine does not reach: ids of chunks, sessions, datanodes and their groups,
-/// the deletion of replicas.
+/// that others act upon where a power cut of this machine does not reach: ids of chunks, sessions, datanodes and their groups. What
+/// the collector deletes waits for a barrier before.
 fn is_urgent(command: &Command) -> bool {
     match command {
         Command::Mutate { batch, .. } => {
             let grants = |op: &NumberedOp| matches!(op.op, Operation::GrantChunks { .. });
             batch.durable || batch.ops.iter().any(grants)
         }
-        Command::ReleaseOrphan { .. } => false,
+        Command::ReleaseOrphan { .. } | Command::Reap { .. } | Command::ForgetFreed { .. } => false,
         Command::OpenSession { .. }
         | Command::EndSession { .. }
         | Command::RegisterNode { .. }
         | Command::CreateGroups { .. }
-        | Command::Reap { .. }
-        | Command::ForgetFreed { .. }
         | Command::SetDurability { .. }
         | Command::Barrier { .. }
         | Command::Stop => true,
