@@ -1,19 +1,15 @@
-//! One group commit after the other: the writer thread's loop, and what each command does to the transaction.
+//! One group commit: what each command does to the transaction, and how it is answered.
 
-use super::failstop::FailStop;
 use super::replies::{Known, Replies};
 use super::reserve::Room;
 use super::{ApplierParts, Command, Reaped, Reply, nodes};
 use crate::namespace::txn::Txn;
 use crate::namespace::{self, ApplyContext, OpenFiles, chunks, orphans, reap};
 use bytes::Bytes;
-use dfs_common::limits::{
-    BATCH_OPS_MAX, CAPABILITY_VALIDITY, GROUP_COMMIT_BATCHES_MAX, GROUP_COMMIT_OPS_MAX,
-};
+use dfs_common::limits::{BATCH_OPS_MAX, CAPABILITY_VALIDITY};
 use dfs_common::op::{MutationBatch, NumberedOp, OpReply, OpResult, Operation};
 use dfs_common::session::Identity;
 use dfs_common::{CommitPoint, ErrorKind, FsError, FsResult, SessionId};
-use tokio::sync::mpsc;
 
 /// Told the outcome of the group's commit: takes effect in memory, then answers the caller.
 type Answer = Box<dyn FnOnce(FsResult<CommitPoint>) + Send>;
@@ -25,86 +21,10 @@ pub(super) struct Group {
     room: Room,
 }
 
-/// The writer thread.
-pub(super) fn run(parts: ApplierParts, mut receiver: mpsc::Receiver<Command>, fail_stop: &FailStop) {
-    // A panic must not leave a coordinator that looks alive: whatever ends the thread by accident stops all writing.
-    struct Accident<'a>(&'a FailStop);
-    impl Drop for Accident<'_> {
-        fn drop(&mut self) {
-            if std::thread::panicking() {
-                self.0
-                    .set(&FsError::new(ErrorKind::Io, "the writer thread failed"));
-            }
-        }
-    }
-    let _accident = Accident(fail_stop);
-    let mut group = Group {
-        parts,
-        replies: Replies::default(),
-        room: Room::unlimited(),
-    };
-    let mut stopping = false;
-    while !stopping {
-        let Some(first) = receiver.blocking_recv() else {
-            break;
-        };
-        let mut next = Some(first);
-        let mut commands = Vec::new();
-        let mut ops = 0;
-        while let Some(command) = next {
-            match command {
-                Command::Stop => {
-                    stopping = true;
-                    break;
-                }
-                Command::Mutate { ref batch, .. } => ops += batch.ops.len(),
-                _ => ops += 1,
-            }
-            commands.push(command);
-            if commands.len() >= GROUP_COMMIT_BATCHES_MAX || ops >= GROUP_COMMIT_OPS_MAX {
-                break;
-            }
-            next = receiver.try_recv().ok();
-        }
-        if let Err(error) = group.commit(commands) {
-            fail_stop.set(&error);
-            stopping = true;
-        }
-    }
-    if fail_stop.check().is_ok()
-        && let Err(error) = group.parts.persistence.close(&*group.parts.store)
-    {
-        fail_stop.set(&error);
-    }
-    // Callers that still wait find their reply channel closed.
-    receiver.close();
-    while receiver.try_recv().is_ok() {}
-}
-
 /// An answer that carries `result` once it is committed.
 fn answer<T: Send + 'static>(reply: Reply<T>, result: FsResult<T>) -> Answer {
     // A caller that went away asks again and finds the stored reply.
     Box::new(move |committed| drop(reply.send(committed.and(result))))
-}
-
-/// Whether the commit of `command` must be durable before it is answered, whatever is set. Beside what was asked for that is everything
-/// that others act upon where a power cut of this machine does not reach: ids of chunks, sessions, datanodes and their groups. What
-/// the collector deletes waits for a barrier before.
-fn is_urgent(command: &Command) -> bool {
-    match command {
-        Command::Mutate { batch, .. } => {
-            let grants = |op: &NumberedOp| matches!(op.op, Operation::GrantChunks { .. });
-            batch.durable || batch.ops.iter().any(grants)
-        }
-        Command::ReleaseOrphan { .. } | Command::Reap { .. } | Command::ForgetFreed { .. } => false,
-        Command::OpenSession { .. }
-        | Command::EndSession { .. }
-        | Command::RegisterNode { .. }
-        | Command::CreateGroups { .. }
-        | Command::SetDurability { .. }
-        | Command::Barrier { .. }
-        | Command::Stop => true,
-    }
 }
 
 /// Like [`answer`], with an effect in memory before it.
@@ -123,10 +43,21 @@ fn answer_after<T: Send + 'static>(
 }
 
 impl Group {
-    fn commit(&mut self, commands: Vec<Command>) -> FsResult<()> {
+    pub(super) fn new(parts: ApplierParts) -> Self {
+        Group {
+            parts,
+            replies: Replies::default(),
+            room: Room::unlimited(),
+        }
+    }
+
+    /// Applies and commits these commands together, and answers them. `urgent`: the commit is durable, whatever is set.
+    ///
+    /// # Errors
+    /// Those of the commit: its outcome is unknown.
+    pub(super) fn commit(&mut self, commands: Vec<Command>, urgent: bool) -> FsResult<()> {
         let store = self.parts.store.clone();
         self.room = self.parts.reserve.room();
-        let urgent = commands.iter().any(is_urgent);
         let mut txn = Txn::new(&*store);
         let answers: Vec<Answer> = commands
             .into_iter()

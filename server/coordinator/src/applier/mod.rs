@@ -2,7 +2,8 @@
 //!
 //! One thread takes everything that waits (bounded), applies each command on one overlay transaction, commits it once and
 //! then answers all callers: while one group is being synced the next gathers. A failing operation is rolled back to its own
-//! savepoint. Invariants: nothing is answered before its commit, which is durable unless the administrator chose otherwise
+//! savepoint. A command whose commit need not be synced is applied by its caller's thread if nobody else is writing: to wake the writer
+//! and to be woken by it costs more than the work. Invariants: one at a time writes; nothing is answered before its commit, which is durable unless the administrator chose otherwise
 //! ([`persistence`]); session, secret and epoch are checked here, where the operation is applied (I5); after a failed commit nothing
 //! is written or acknowledged any more ([`failstop`]).
 
@@ -13,6 +14,7 @@ pub mod persistence;
 mod replies;
 pub mod reserve;
 mod sessions;
+mod writer;
 
 use crate::cluster::state::{ClusterState, NodeLoad, NodeSecret};
 use crate::session::opens::OpenTable;
@@ -28,13 +30,13 @@ use dfs_common::session::{Identity, OpenSession, SessionGrant, SessionSecret};
 use dfs_common::{
     ChunkId, ClusterId, CommitPoint, Durability, ErrorKind, FsError, FsResult, Ino, NodeId, SessionId,
 };
-use failstop::FailStop;
 use parking_lot::Mutex;
 use persistence::Persistence;
 use reserve::DiskReserve;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
+use writer::Writer;
 
 /// What the applier works with.
 pub struct ApplierParts {
@@ -157,7 +159,7 @@ enum Command {
 /// Sends commands to the writer thread.
 pub struct Applier {
     sender: mpsc::Sender<Command>,
-    fail_stop: Arc<FailStop>,
+    writer: Arc<Writer>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -168,22 +170,24 @@ impl Applier {
     /// `Io` if the system gives no thread.
     pub fn start(parts: ApplierParts) -> FsResult<Self> {
         let (sender, receiver) = mpsc::channel(APPLIER_QUEUE_MAX);
-        let fail_stop = Arc::new(FailStop::default());
-        let stop = fail_stop.clone();
+        let writer = Arc::new(Writer::new(parts));
+        let of_thread = writer.clone();
         let thread = std::thread::Builder::new()
             .name("applier".to_string())
-            .spawn(move || group::run(parts, receiver, &stop))?;
+            .spawn(move || of_thread.run(receiver))?;
         Ok(Applier {
             sender,
-            fail_stop,
+            writer,
             thread: Mutex::new(Some(thread)),
         })
     }
 
     async fn call<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> FsResult<T> {
-        self.fail_stop.check()?;
+        self.check()?;
         let (reply, answer) = oneshot::channel();
-        if self.sender.send(command(reply)).await.is_err() {
+        if let Some(command) = self.writer.try_now(command(reply))
+            && self.sender.send(command).await.is_err()
+        {
             return Err(self.stopped());
         }
         answer.await.unwrap_or_else(|_| Err(self.stopped()))
@@ -191,7 +195,7 @@ impl Applier {
 
     /// What callers are told when the writer thread is gone.
     fn stopped(&self) -> FsError {
-        match self.fail_stop.check() {
+        match self.check() {
             Err(error) => error,
             Ok(()) => FsError::new(ErrorKind::Unavailable, "the coordinator is shutting down"),
         }
@@ -290,12 +294,12 @@ impl Applier {
     /// # Errors
     /// `Io` once a commit failed.
     pub fn check(&self) -> FsResult<()> {
-        self.fail_stop.check()
+        self.writer.fail_stop.check()
     }
 
     /// Waits until a commit fails and answers why.
     pub async fn failed(&self) -> FsError {
-        self.fail_stop.stopped().await
+        self.writer.fail_stop.stopped().await
     }
 
     /// Finishes what was sent before, refuses the rest and ends the thread.

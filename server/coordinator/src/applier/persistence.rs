@@ -109,7 +109,6 @@ impl Persistence {
     /// # Errors
     /// `Corrupt`, and those of the store.
     pub fn open(store: &dyn MetaStore, epoch: u64, clock: Arc<dyn Clock>) -> FsResult<Self> {
-        store.persist()?;
         let mut record = stored::durability(store)?;
         let durability = Durability::from_delay_ms(record.delay_ms)
             .map_err(|error| FsError::new(ErrorKind::Corrupt, error.message().to_string()))?;
@@ -130,6 +129,7 @@ impl Persistence {
         for (key, _) in txn.scan(&start, &keys::unsynced(epoch.saturating_sub(EPOCHS_KEPT)), 1024)? {
             txn.delete(key);
         }
+        // With it, changes or not, everything is durable that an earlier process left.
         store.commit(txn.into_batch())?;
         let point = CommitPoint {
             last: CommitId { epoch, number: 0 },
@@ -162,7 +162,7 @@ impl Persistence {
         self.progress.now.lock().durability = durability;
     }
 
-    fn is_relaxed(&self) -> bool {
+    pub(super) fn is_relaxed(&self) -> bool {
         self.record.delay_ms > 0
     }
 
