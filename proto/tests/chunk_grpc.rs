@@ -7,16 +7,19 @@ mod loopback;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dfs_common::capability::{CapabilityKey, ChunkAccess, ChunkCapability};
+use dfs_common::capability::{CapabilityKey, ChunkAccess, ChunkCapability, Voucher};
 use dfs_common::checksum::{content_sha256, frame_crc};
 use dfs_common::chunk::ChunkDescription;
 use dfs_common::extent::Receipt;
 use dfs_common::limits::{CHUNK_BYTES_MAX, CHUNK_CHANNELS_MAX, WIRE_FRAME_BYTES};
-use dfs_common::service::{ChunkConnector, ChunkService, ChunkWritten, WriteChunk};
+use dfs_common::service::{ChunkConnector, ChunkService, ChunkWritten, ContentHash, VouchedHash, WriteChunk};
 use dfs_common::{
     ChunkId, DiskIncarnation, ErrorKind, FsError, FsResult, Ino, NodeId, PgId, SessionEpoch, SessionId,
 };
-use dfs_proto::convert::{WriteChunkHead, chunk_capability_to_wire, piece_to_wire, write_chunk_head_to_wire};
+use dfs_proto::convert::{
+    HeadHash, WriteChunkHead, chunk_capability_to_wire, piece_to_wire, vouched_hash_to_wire,
+    write_chunk_head_to_wire,
+};
 use dfs_proto::grpc::{ChunkGrpcClient, ChunkGrpcServer, GrpcChunkConnector, channel_lazy};
 use dfs_proto::v1::chunk_client::ChunkClient;
 use dfs_proto::v1::chunk_server::{Chunk, ChunkServer};
@@ -44,6 +47,8 @@ struct Store {
     step: AtomicUsize,
     /// How the last upload ended, from the service's side.
     upload: Mutex<Option<FsResult<u64>>>,
+    /// Of the last forwarded upload.
+    voucher: Mutex<Option<Voucher>>,
     refuse: Mutex<Option<FsError>>,
     /// Reads fail after this many pieces.
     fail_read_after: AtomicUsize,
@@ -104,11 +109,26 @@ impl ChunkService for Store {
                 }
             }
         }
+        let sha256 = match request.hash {
+            ContentHash::Computed => content_sha256([&content[..]]),
+            ContentHash::Known(sha256) => sha256,
+            ContentHash::Follows(hash) => match hash.await {
+                Ok(vouched) => {
+                    *self.voucher.lock().unwrap() = Some(vouched.voucher);
+                    vouched.sha256
+                }
+                Err(_) => {
+                    let error = FsError::new(ErrorKind::Interrupted, "no hash follows");
+                    *self.upload.lock().unwrap() = Some(Err(error.clone()));
+                    return Err(error);
+                }
+            },
+        };
         *self.upload.lock().unwrap() = Some(Ok(content.len() as u64));
         let receipt = Receipt {
             node: NodeId(3),
             disk: DiskIncarnation(4),
-            sha256: content_sha256([&content[..]]),
+            sha256,
             length: content.len() as u64,
         };
         let failures = request
@@ -120,7 +140,8 @@ impl ChunkService for Store {
             failures: failures.collect(),
         };
         let mut chunks = self.chunks.lock().unwrap();
-        chunks.insert(request.description.chunk, (request.description, content.into()));
+        let description = request.label.described(sha256);
+        chunks.insert(description.chunk, (description, content.into()));
         Ok(written)
     }
 
@@ -213,10 +234,10 @@ fn pieces_of(content: &Bytes, step: usize) -> BoxStream<'static, FsResult<Bytes>
 
 fn write(id: u64, content: &Bytes, step: usize) -> WriteChunk {
     WriteChunk {
-        description: describe(id, content),
+        label: describe(id, content).label(),
+        hash: ContentHash::Computed,
         capability: permit(id, ChunkAccess::Write),
         forward: vec![],
-        voucher: None,
         content: pieces_of(content, step),
     }
 }
@@ -357,13 +378,26 @@ async fn send(address: SocketAddr, parts: Vec<Part>) -> FsError {
     status::from_status(&refused)
 }
 
-fn head(id: u64, content: &[u8]) -> Part {
+fn head_with(id: u64, content: &[u8], hash: HeadHash) -> Part {
     Part::Header(write_chunk_head_to_wire(&WriteChunkHead {
-        description: describe(id, content),
+        label: describe(id, content).label(),
+        hash,
         capability: permit(id, ChunkAccess::Write),
         forward: vec![],
-        voucher: None,
     }))
+}
+
+fn head(id: u64, content: &[u8]) -> Part {
+    head_with(id, content, HeadHash::Computed)
+}
+
+const VOUCHED: VouchedHash = VouchedHash {
+    sha256: [7; 32],
+    voucher: Voucher([8; 16]),
+};
+
+fn end() -> Part {
+    Part::End(vouched_hash_to_wire(&VOUCHED))
 }
 
 fn piece(content: &[u8]) -> Part {
@@ -380,6 +414,7 @@ async fn malformed_uploads_are_refused_and_never_look_whole() {
         content: Bytes::copy_from_slice(second),
         crc32c: frame_crc(second) ^ 1,
     });
+    let follows = || head_with(1, &content, HeadHash::Follows);
     let cases = [
         ("no messages", vec![], ErrorKind::Invalid, false),
         ("no header", vec![piece(first)], ErrorKind::Invalid, false),
@@ -417,6 +452,36 @@ async fn malformed_uploads_are_refused_and_never_look_whole() {
             "too much",
             vec![head(1, &content), piece(first), piece(second), piece(b"x")],
             ErrorKind::Corrupt,
+            true,
+        ),
+        (
+            "no end where one was promised",
+            vec![follows(), piece(first), piece(second)],
+            ErrorKind::Corrupt,
+            true,
+        ),
+        (
+            "an end before the content is whole",
+            vec![follows(), piece(first), end()],
+            ErrorKind::Corrupt,
+            true,
+        ),
+        (
+            "two ends",
+            vec![follows(), piece(first), piece(second), end(), end()],
+            ErrorKind::Invalid,
+            true,
+        ),
+        (
+            "content behind the end",
+            vec![follows(), piece(first), piece(second), end(), piece(b"x")],
+            ErrorKind::Invalid,
+            true,
+        ),
+        (
+            "an end that was not promised",
+            vec![head(1, &content), piece(first), piece(second), end()],
+            ErrorKind::Invalid,
             true,
         ),
     ];
@@ -466,6 +531,46 @@ async fn content_that_does_not_fit_its_description_is_not_sent_as_whole() {
         assert!(store.upload().unwrap().is_err(), "{case} looked whole");
         assert!(store.content(1).is_none());
     }
+    drop(client);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn hash_follows_its_content_or_the_upload_is_not_whole() {
+    let store = Store::shared();
+    let server = serve(&store).await;
+    let client = client(server.address);
+    let content = noise(300_000);
+    let (end, hash) = futures::channel::oneshot::channel();
+    end.send(VOUCHED).unwrap();
+    let request = WriteChunk {
+        hash: ContentHash::Follows(hash),
+        ..write(1, &content, WIRE_FRAME_BYTES)
+    };
+    let written = client.write_chunk(request).await.unwrap();
+    assert_eq!(written.receipts[0].sha256, VOUCHED.sha256);
+    assert_eq!(*store.voucher.lock().unwrap(), Some(VOUCHED.voucher));
+    assert!(store.content(1).unwrap() == content);
+    // Everything is sent but the hash.
+    *store.upload.lock().unwrap() = None;
+    let (end, hash) = futures::channel::oneshot::channel();
+    drop(end);
+    let request = WriteChunk {
+        hash: ContentHash::Follows(hash),
+        ..write(2, &content, WIRE_FRAME_BYTES)
+    };
+    let error = client.write_chunk(request).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Interrupted, "{error}");
+    until("the service sees the upload fail", || store.upload().is_some()).await;
+    assert!(store.upload().unwrap().is_err(), "it looked whole");
+    assert!(store.content(2).is_none());
+    // A hash that is known travels in the header.
+    let request = WriteChunk {
+        hash: ContentHash::Known([3; 32]),
+        ..write(3, &content, WIRE_FRAME_BYTES)
+    };
+    let written = client.write_chunk(request).await.unwrap();
+    assert_eq!(written.receipts[0].sha256, [3; 32]);
     drop(client);
     server.stop().await;
 }

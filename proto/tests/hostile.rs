@@ -278,21 +278,27 @@ fn chunk_writes_with_bad_targets() {
         ..v1::WriteChunkHeader::default()
     };
     assert!(write_chunk_head_from_wire(head(vec!["node-1.example:7401".to_string()])).is_ok());
-    for (length, good) in [
-        (0, true),
-        (1, false),
-        (15, false),
-        (16, true),
-        (17, false),
-        (1 << 20, false),
-    ] {
-        let mut vouched = head(Vec::new());
-        vouched.voucher = vec![0; length].into();
-        match good {
-            true => assert!(write_chunk_head_from_wire(vouched).is_ok(), "{length} bytes"),
-            false => refused(write_chunk_head_from_wire(vouched), "voucher"),
-        }
+    for length in [1, 31, 33, 1 << 20] {
+        let mut hashed = head(Vec::new());
+        hashed.description.as_mut().unwrap().sha256 = vec![0; length].into();
+        refused(write_chunk_head_from_wire(hashed), "SHA-256 has 32 bytes");
     }
+    let mut follows = head(Vec::new());
+    follows.end_follows = true;
+    refused(write_chunk_head_from_wire(follows.clone()), "not twice");
+    follows.description.as_mut().unwrap().sha256 = Bytes::new();
+    assert!(write_chunk_head_from_wire(follows.clone()).is_ok());
+    follows.forward = vec!["node-1.example:7401".to_string()];
+    refused(write_chunk_head_from_wire(follows), "not forwarded again");
+    let end = |sha256: usize, voucher: usize| v1::WriteChunkEnd {
+        sha256: vec![0; sha256].into(),
+        voucher: vec![0; voucher].into(),
+    };
+    assert!(vouched_hash_from_wire(end(32, 16)).is_ok());
+    refused(vouched_hash_from_wire(end(0, 16)), "SHA-256 has 32 bytes");
+    refused(vouched_hash_from_wire(end(1 << 20, 16)), "SHA-256 has 32 bytes");
+    refused(vouched_hash_from_wire(end(32, 0)), "voucher has 16 bytes");
+    refused(vouched_hash_from_wire(end(32, 17)), "voucher has 16 bytes");
     let many = vec!["a:1".to_string(); REPLICATION_MAX as usize + 1];
     refused(write_chunk_head_from_wire(head(many)), "further replicas");
     for address in [

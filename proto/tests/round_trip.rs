@@ -6,7 +6,9 @@ mod strategies;
 
 use dfs_common::ErrorKind;
 use dfs_common::FsError;
+use dfs_common::capability::Voucher;
 use dfs_common::limits::ERROR_MESSAGE_BYTES_MAX;
+use dfs_common::service::VouchedHash;
 use dfs_proto::convert::*;
 use dfs_proto::{status, v1};
 use proptest::prelude::*;
@@ -76,13 +78,21 @@ proptest! {
 
     #[test]
     fn write_chunk_head(
-        (description, capability, forward, voucher) in
-            (any_of::description(), any_of::capability(), prop::collection::vec(any_of::address(), 0..=8),
-             prop::option::of(any::<[u8; 16]>().prop_map(dfs_common::capability::Voucher)))
+        (description, capability, forward, hash) in
+            (any_of::description(), any_of::capability(), prop::collection::vec(any_of::address(), 0..=8), 0..3)
     ) {
-        let head = WriteChunkHead { description, capability, forward, voucher };
+        let hash = [HeadHash::Computed, HeadHash::Known(description.sha256), HeadHash::Follows][hash as usize];
+        let forward = if hash == HeadHash::Follows { vec![] } else { forward };
+        let head = WriteChunkHead { label: description.label(), hash, capability, forward };
         let received = write_chunk_head_from_wire(sent(&write_chunk_head_to_wire(&head)));
         prop_assert_eq!(received.expect("it was within its bounds"), head);
+    }
+
+    #[test]
+    fn write_chunk_end((sha256, voucher) in any::<([u8; 32], [u8; 16])>()) {
+        let vouched = VouchedHash { sha256, voucher: Voucher(voucher) };
+        let received = vouched_hash_from_wire(sent(&vouched_hash_to_wire(&vouched)));
+        prop_assert_eq!(received.expect("it was within its bounds"), vouched);
     }
 
     #[test]
@@ -100,6 +110,7 @@ proptest! {
         let _ = v1::OpenReply::decode(&bytes[..]).map(opened_from_wire);
         let _ = v1::ReaddirReply::decode(&bytes[..]).map(dir_page_from_wire);
         let _ = v1::WriteChunkHeader::decode(&bytes[..]).map(write_chunk_head_from_wire);
+        let _ = v1::WriteChunkEnd::decode(&bytes[..]).map(vouched_hash_from_wire);
         let _ = v1::WriteChunkReply::decode(&bytes[..]).map(chunk_written_from_wire);
         let _ = v1::OpenSessionRequest::decode(&bytes[..]).map(open_session_from_wire);
         let _ = v1::OpenSessionReply::decode(&bytes[..]).map(session_grant_from_wire);

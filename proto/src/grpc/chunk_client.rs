@@ -4,8 +4,8 @@ use super::channel::{stub_channel, timed_out, within};
 use super::message::{Encoded, Incoming, Outgoing, call};
 use super::upload::Upload;
 use crate::convert::{
-    WriteChunkHead, chunk_capability_to_wire, chunk_description_from_wire, chunk_written_from_wire, invalid,
-    piece_from_wire, required,
+    chunk_capability_to_wire, chunk_description_from_wire, chunk_written_from_wire, invalid, piece_from_wire,
+    required,
 };
 use crate::v1;
 use crate::v1::chunk_client::ChunkClient;
@@ -88,13 +88,7 @@ fn chunk_request(capability: &ChunkCapability) -> v1::ChunkRequest {
 #[async_trait]
 impl ChunkService for ChunkGrpcClient {
     async fn write_chunk(&self, request: WriteChunk) -> FsResult<ChunkWritten> {
-        let head = WriteChunkHead {
-            description: request.description,
-            capability: request.capability,
-            forward: request.forward,
-            voucher: request.voucher,
-        };
-        let (upload, progress, mut failure) = Upload::new(head, request.content);
+        let (upload, progress, mut failure) = Upload::new(request);
         let call = self.upload(upload);
         tokio::pin!(call);
         let mut patience = self.deadline;

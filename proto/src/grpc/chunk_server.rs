@@ -6,17 +6,18 @@
 
 use super::message::{Encoded, Incoming, respond};
 use crate::convert::{
-    chunk_description_to_wire, chunk_written_to_wire, invalid, piece_from_wire, required,
-    required_capability, write_chunk_head_from_wire,
+    HeadHash, chunk_description_to_wire, chunk_written_to_wire, invalid, piece_from_wire, required,
+    required_capability, vouched_hash_from_wire, write_chunk_head_from_wire,
 };
 use crate::status::to_status;
 use crate::v1;
 use crate::v1::write_chunk_request::Part;
 use bytes::Bytes;
 use dfs_common::limits::{CHUNK_BYTES_MAX, UPLOAD_STALL, WIRE_FRAME_BYTES};
-use dfs_common::service::{ChunkService, WriteChunk};
+use dfs_common::service::{ChunkService, ContentHash, VouchedHash, WriteChunk};
 use dfs_common::{ErrorKind, FsError, FsResult};
 use futures::StreamExt;
+use futures::channel::oneshot;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use std::convert::Infallible;
@@ -80,20 +81,30 @@ impl<S: ChunkService + ?Sized> ChunkGrpcServer<S> {
         let mut received = Received {
             messages,
             missing: 0,
+            end: None,
             stall: self.stall,
         };
         let Some(Part::Header(head)) = received.part().await? else {
             return Err(invalid("a chunk write starts with its header"));
         };
         let head = write_chunk_head_from_wire(head)?;
-        received.missing = head.description.length;
+        received.missing = head.label.length;
+        let hash = match head.hash {
+            HeadHash::Computed => ContentHash::Computed,
+            HeadHash::Known(sha256) => ContentHash::Known(sha256),
+            HeadHash::Follows => {
+                let (end, hash) = oneshot::channel();
+                received.end = Some(end);
+                ContentHash::Follows(hash)
+            }
+        };
         let written = self
             .service
             .write_chunk(WriteChunk {
-                description: head.description,
+                label: head.label,
+                hash,
                 capability: head.capability,
                 forward: head.forward,
-                voucher: head.voucher,
                 content: received.into_content(),
             })
             .await?;
@@ -128,6 +139,8 @@ struct Received {
     messages: Incoming,
     /// Content that the description still promises.
     missing: u64,
+    /// Where the hash goes that the end is to say; without it the upload is not whole.
+    end: Option<oneshot::Sender<VouchedHash>>,
     stall: Duration,
 }
 
@@ -159,9 +172,29 @@ impl Received {
                 Ok(Some(piece))
             }
             Some(Part::Header(_)) => Err(invalid("a chunk write has one header")),
-            None if self.missing > 0 => Err(wrong_length("less")),
+            Some(Part::End(_)) | None if self.missing > 0 => Err(wrong_length("less")),
+            Some(Part::End(end)) => self.end(vouched_hash_from_wire(end)?).await,
+            None if self.end.is_some() => Err(FsError::new(
+                ErrorKind::Corrupt,
+                "the upload lacks the end that its header promised: send it again",
+            )),
             None => Ok(None),
         }
+    }
+
+    /// The hash behind the content, behind which nothing comes.
+    async fn end(&mut self, vouched: VouchedHash) -> FsResult<Option<Bytes>> {
+        let Some(end) = self.end.take() else {
+            return Err(invalid(
+                "a chunk write has an end only if its header promises one",
+            ));
+        };
+        if self.part().await?.is_some() {
+            return Err(invalid("something follows the end of a chunk write"));
+        }
+        // Nobody takes it if the service gave the write up.
+        let _ = end.send(vouched);
+        Ok(None)
     }
 
     /// Pieces until the end or the first error.

@@ -14,7 +14,7 @@
 
 use bytes::Bytes;
 use dfs_common::checksum::{frame_crc, frame_crc_append};
-use dfs_common::chunk::ChunkDescription;
+use dfs_common::chunk::{ChunkDescription, ChunkLabel};
 use dfs_common::limits::{CHUNK_BYTES_MAX, FILE_BYTES_MAX, FRAME_BYTES};
 use dfs_common::{ChunkId, ErrorKind, FsError, FsResult, Ino, SessionEpoch};
 use dfs_proto::v1::ChunkFileHeader;
@@ -49,9 +49,9 @@ pub struct Prologue {
     pub content_offset: u64,
 }
 
-/// Where the content of a chunk described so starts, in bytes.
-pub fn content_offset(description: &ChunkDescription) -> u64 {
-    offset_behind(header(description).encoded_len(), description.length)
+/// Where the content of a chunk labelled so starts, in bytes: the same for every SHA-256.
+pub fn content_offset(label: &ChunkLabel) -> u64 {
+    offset_behind(header(&label.described([0; 32])).encoded_len(), label.length)
 }
 
 fn offset_behind(header_bytes: usize, length: u64) -> u64 {

@@ -46,7 +46,7 @@ fn prologue_round_trips_at_every_size() {
         let described = description(length as u64);
         let frames: Vec<u32> = (0..frame_count(length as u64) as u32).collect();
         let bytes = encode_prologue(&described, &frames);
-        assert_eq!(bytes.len() as u64, content_offset(&described));
+        assert_eq!(bytes.len() as u64, content_offset(&described.label()));
         assert_eq!(bytes.len() as u64 % ALIGNMENT, 0);
         let file = write(&bytes);
         file.set_len(bytes.len() as u64 + length as u64).unwrap();
@@ -76,7 +76,7 @@ fn frame_checksums_do_not_depend_on_the_pieces() {
 #[test]
 fn every_flipped_bit_of_prefix_and_header_is_noticed() {
     let (described, bytes) = chunk_file(100);
-    let table = content_offset(&described) as usize;
+    let table = content_offset(&described.label()) as usize;
     let header_end = PREFIX_BYTES + word(&bytes, 12) as usize;
     assert!(header_end < table);
     for at in 0..header_end {

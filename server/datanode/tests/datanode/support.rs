@@ -5,7 +5,7 @@ use bytes::Bytes;
 use dfs_common::capability::{CapabilityKey, ChunkAccess, ChunkCapability};
 use dfs_common::checksum::content_sha256;
 use dfs_common::chunk::ChunkDescription;
-use dfs_common::service::{ChunkService, WriteChunk};
+use dfs_common::service::{ChunkService, ContentHash, VouchedHash, WriteChunk};
 use dfs_common::{ChunkId, DiskIncarnation, FsResult, Ino, PgId, SessionEpoch, SessionId};
 use dfs_datanode::inventory::Inventory;
 use dfs_datanode::server::Parts;
@@ -78,11 +78,23 @@ pub fn capability(chunk: ChunkId, access: ChunkAccess) -> ChunkCapability {
 
 pub fn upload(chunk: ChunkId, content: &[u8], forward: &[String]) -> WriteChunk {
     WriteChunk {
-        description: describe(chunk, content),
+        label: describe(chunk, content).label(),
+        hash: ContentHash::Computed,
         capability: capability(chunk, ChunkAccess::Write),
         forward: forward.to_vec(),
-        voucher: None,
         content: stream(content, 256 << 10),
+    }
+}
+
+/// `request` as a datanode forwards it, that vouches with `key` for `sha256`.
+pub fn forwarded(request: WriteChunk, sha256: [u8; 32], key: [u8; 32]) -> WriteChunk {
+    let description = request.label.described(sha256);
+    let voucher = CapabilityKey(key).vouch(&request.capability, &description);
+    let (end, hash) = futures::channel::oneshot::channel();
+    end.send(VouchedHash { sha256, voucher }).unwrap();
+    WriteChunk {
+        hash: ContentHash::Follows(hash),
+        ..request
     }
 }
 
