@@ -13,6 +13,7 @@ use crate::ids::Ino;
 use crate::lease::RecallPage;
 use crate::name::Name;
 use crate::op::{MutationBatch, OpResult};
+use crate::piece::Piece;
 use crate::session::{Caller, Identity, OpenSession, SessionGrant};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -193,8 +194,8 @@ pub struct WriteChunk {
     pub capability: ChunkCapability,
     /// Addresses of the further replicas that this datanode forwards to; none if the hash follows.
     pub forward: Vec<String>,
-    /// Content in pieces of at most [`crate::limits::WIRE_FRAME_BYTES`].
-    pub content: BoxStream<'static, FsResult<Bytes>>,
+    /// Content in aligned pieces.
+    pub content: BoxStream<'static, FsResult<Piece>>,
 }
 
 /// Outcome of a chunk write: a receipt per durable replica, the reason per failed one.
@@ -214,10 +215,9 @@ pub trait ChunkService: Send + Sync + 'static {
     ///
     /// # Errors
     /// `ChunkConflict` (other bytes exist under the id), `NoSpace`, `Unauthenticated` (a wrong voucher too), `Corrupt` (content of
-    /// another length or hash), `ReadOnly` (the disk failed). The error is this node's own; failures of others are in the reply.
+    /// another length or hash), `Invalid` (a piece but the last is not whole frames), `ReadOnly` (the disk failed). The error is this node's own; failures of others are in the reply.
     async fn write_chunk(&self, request: WriteChunk) -> FsResult<ChunkWritten>;
-    /// Streams `offset..offset+length` of a chunk's content, verified; pieces of at most
-    /// [`crate::limits::WIRE_FRAME_BYTES`]. A range behind the content's end is `Invalid`.
+    /// Streams `offset..offset+length` of a chunk's content, verified. A range behind the content's end is `Invalid`.
     ///
     /// # Errors
     /// `NotFound`, `Corrupt` (a frame does not verify: ask another replica), `Unauthenticated`.
@@ -226,7 +226,7 @@ pub trait ChunkService: Send + Sync + 'static {
         capability: ChunkCapability,
         offset: u64,
         length: u64,
-    ) -> FsResult<BoxStream<'static, FsResult<Bytes>>>;
+    ) -> FsResult<BoxStream<'static, FsResult<Piece>>>;
     /// Description of a stored chunk; the capability permits reading.
     async fn stat_chunk(&self, capability: ChunkCapability) -> FsResult<ChunkDescription>;
     /// Deletes a chunk; a missing one is no error. The capability permits deleting.

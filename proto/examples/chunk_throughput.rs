@@ -8,6 +8,7 @@ use bytes::Bytes;
 use dfs_common::capability::{CapabilityKey, ChunkAccess, ChunkCapability};
 use dfs_common::chunk::{ChunkDescription, ChunkLabel};
 use dfs_common::limits::WIRE_FRAME_BYTES;
+use dfs_common::piece::Piece;
 use dfs_common::service::{ChunkService, ChunkWritten, ContentHash, WriteChunk};
 use dfs_common::{ChunkId, ErrorKind, FsError, FsResult, Ino, SessionEpoch, SessionId};
 use dfs_proto::grpc::{ChunkGrpcClient, ChunkGrpcServer, tuned_server};
@@ -42,7 +43,7 @@ impl ChunkService for Sink {
         _capability: ChunkCapability,
         _offset: u64,
         length: u64,
-    ) -> FsResult<BoxStream<'static, FsResult<Bytes>>> {
+    ) -> FsResult<BoxStream<'static, FsResult<Piece>>> {
         Ok(pieces(&self.piece, length as usize))
     }
     async fn stat_chunk(&self, _capability: ChunkCapability) -> FsResult<ChunkDescription> {
@@ -53,11 +54,11 @@ impl ChunkService for Sink {
     }
 }
 
-fn pieces(piece: &Bytes, length: usize) -> BoxStream<'static, FsResult<Bytes>> {
+fn pieces(piece: &Bytes, length: usize) -> BoxStream<'static, FsResult<Piece>> {
     let piece = piece.clone();
     let starts = (0..length).step_by(WIRE_FRAME_BYTES);
     stream::iter(starts)
-        .map(move |start| Ok(piece.slice(..WIRE_FRAME_BYTES.min(length - start))))
+        .map(move |start| Ok(Piece::new(piece.slice(..WIRE_FRAME_BYTES.min(length - start)))))
         .boxed()
 }
 

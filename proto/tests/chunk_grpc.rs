@@ -11,7 +11,8 @@ use dfs_common::capability::{CapabilityKey, ChunkAccess, ChunkCapability, Vouche
 use dfs_common::checksum::{content_sha256, frame_crc};
 use dfs_common::chunk::ChunkDescription;
 use dfs_common::extent::Receipt;
-use dfs_common::limits::{CHUNK_BYTES_MAX, CHUNK_CHANNELS_MAX, WIRE_FRAME_BYTES};
+use dfs_common::limits::{CHUNK_BYTES_MAX, CHUNK_CHANNELS_MAX, FRAME_BYTES, WIRE_FRAME_BYTES};
+use dfs_common::piece::{Piece, pieces};
 use dfs_common::service::{ChunkConnector, ChunkService, ChunkWritten, ContentHash, VouchedHash, WriteChunk};
 use dfs_common::{
     ChunkId, DiskIncarnation, ErrorKind, FsError, FsResult, Ino, NodeId, PgId, SessionEpoch, SessionId,
@@ -102,7 +103,7 @@ impl ChunkService for Store {
         let mut content = Vec::new();
         while let Some(piece) = request.content.next().await {
             match piece {
-                Ok(piece) => content.extend_from_slice(&piece),
+                Ok(piece) => content.extend_from_slice(piece.content()),
                 Err(error) => {
                     *self.upload.lock().unwrap() = Some(Err(error.clone()));
                     return Err(error);
@@ -150,14 +151,14 @@ impl ChunkService for Store {
         capability: ChunkCapability,
         offset: u64,
         length: u64,
-    ) -> FsResult<BoxStream<'static, FsResult<Bytes>>> {
+    ) -> FsResult<BoxStream<'static, FsResult<Piece>>> {
         let chunks = self.chunks.lock().unwrap();
         let (_, content) = chunks.get(&capability.chunk).ok_or_else(not_found)?;
         if offset + length > content.len() as u64 {
             return Err(FsError::new(ErrorKind::Invalid, "behind the chunk's end"));
         }
         let mut rest = content.slice(offset as usize..(offset + length) as usize);
-        let step = self.step.load(Ordering::SeqCst);
+        let step = self.step.load(Ordering::SeqCst).min(WIRE_FRAME_BYTES);
         let fail_after = self.fail_read_after.load(Ordering::SeqCst);
         let served = self.served_bytes.clone();
         let guard = SetOnDrop(self.reader_left.clone());
@@ -174,7 +175,7 @@ impl ChunkService for Store {
             pieces += 1;
             let piece = rest.split_to(step.min(rest.len()));
             served.fetch_add(piece.len() as u64, Ordering::SeqCst);
-            std::task::Poll::Ready(Some(Ok(piece)))
+            std::task::Poll::Ready(Some(Ok(Piece::new(piece))))
         })
         .boxed())
     }
@@ -224,12 +225,16 @@ fn noise(bytes: usize) -> Bytes {
     content.into()
 }
 
-fn pieces_of(content: &Bytes, step: usize) -> BoxStream<'static, FsResult<Bytes>> {
+fn parts_of(content: &Bytes, step: usize) -> BoxStream<'static, FsResult<Bytes>> {
     let content = content.clone();
     let starts = (0..content.len()).step_by(step);
     stream::iter(starts)
         .map(move |start| Ok(content.slice(start..(start + step).min(content.len()))))
         .boxed()
+}
+
+fn pieces_of(content: &Bytes, step: usize) -> BoxStream<'static, FsResult<Piece>> {
+    pieces(parts_of(content, step))
 }
 
 fn write(id: u64, content: &Bytes, step: usize) -> WriteChunk {
@@ -260,9 +265,7 @@ async fn read(client: &ChunkGrpcClient, id: u64, offset: u64, length: u64) -> Fs
         .await?;
     let mut content = Vec::new();
     while let Some(piece) = pieces.next().await {
-        let piece = piece?;
-        assert!(!piece.is_empty() && piece.len() <= WIRE_FRAME_BYTES);
-        content.extend_from_slice(&piece);
+        content.extend_from_slice(piece?.content());
     }
     Ok(content)
 }
@@ -401,7 +404,11 @@ fn end() -> Part {
 }
 
 fn piece(content: &[u8]) -> Part {
-    Part::Piece(piece_to_wire(Bytes::copy_from_slice(content)))
+    Part::Piece(v1::Piece {
+        content: Bytes::copy_from_slice(content),
+        crc32c: frame_crc(content),
+        frame_crc32c: content.chunks(FRAME_BYTES).map(frame_crc).collect(),
+    })
 }
 
 #[tokio::test]
@@ -412,7 +419,8 @@ async fn malformed_uploads_are_refused_and_never_look_whole() {
     let (first, second) = content.split_at(WIRE_FRAME_BYTES);
     let damaged = Part::Piece(v1::Piece {
         content: Bytes::copy_from_slice(second),
-        crc32c: frame_crc(second) ^ 1,
+        crc32c: frame_crc(second),
+        frame_crc32c: vec![frame_crc(second) ^ 1],
     });
     let follows = || head_with(1, &content, HeadHash::Follows);
     let cases = [
@@ -505,7 +513,7 @@ async fn content_that_does_not_fit_its_description_is_not_sent_as_whole() {
     let client = client(server.address);
     let content = noise(300_000);
     let failing = FsError::new(ErrorKind::Io, "the source broke");
-    let broken = stream::iter([Ok(content.slice(..200_000)), Err(failing.clone())]).boxed();
+    let broken = pieces(stream::iter([Ok(content.slice(..200_000)), Err(failing.clone())]).boxed());
     let cases = [
         ("an error", broken, failing.kind()),
         (
@@ -641,7 +649,7 @@ async fn server_that_does_not_take_the_content_is_given_up_in_bounded_memory() {
     let taken = Arc::new(AtomicU64::new(0));
     let counting = taken.clone();
     let source = pieces_of(&content, WIRE_FRAME_BYTES).inspect(move |piece| {
-        let bytes = piece.as_ref().map_or(0, Bytes::len) as u64;
+        let bytes = piece.as_ref().map_or(0, Piece::len) as u64;
         counting.fetch_add(bytes, Ordering::SeqCst);
     });
     let request = WriteChunk {
@@ -841,13 +849,16 @@ impl Chunk for Liar {
 
 #[tokio::test]
 async fn what_a_broken_datanode_sends_is_never_taken_for_content() {
-    let whole = piece_to_wire("0123456789".into());
+    let whole = piece_to_wire(&Piece::new("0123456789".into()));
     let damaged = v1::Piece {
         crc32c: whole.crc32c ^ 1,
         ..whole.clone()
     };
-    let large = piece_to_wire(vec![0; WIRE_FRAME_BYTES + 1].into());
-    let empty = piece_to_wire(Bytes::new());
+    let large = v1::Piece {
+        content: vec![0; WIRE_FRAME_BYTES + 1].into(),
+        ..v1::Piece::default()
+    };
+    let empty = v1::Piece::default();
     let fails = FsError::new(ErrorKind::Io, "the disk broke");
     let (w, cases) = (Ok(whole.clone()), 7);
     let case = |number: i32| match number {
@@ -875,7 +886,7 @@ async fn what_a_broken_datanode_sends_is_never_taken_for_content() {
         let received: Vec<_> = stream.collect().await;
         let error = received.last().unwrap().as_ref().unwrap_err();
         assert_eq!(error.kind(), kind, "case {number}: {error}");
-        let content: usize = received.iter().flatten().map(Bytes::len).sum();
+        let content: usize = received.iter().flatten().map(Piece::len).sum();
         assert!(content <= 20, "case {number}");
 
         let written = client.write_chunk(write(1, &noise(10), 10)).await.unwrap_err();

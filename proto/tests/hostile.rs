@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used)] // a test may fail
 
 use bytes::Bytes;
+use dfs_common::checksum::frame_crc;
 use dfs_common::limits::*;
+use dfs_common::piece::Piece;
 use dfs_common::{ErrorKind, FsResult};
 use dfs_proto::convert::*;
 use dfs_proto::v1;
@@ -326,15 +328,35 @@ fn chunk_writes_with_bad_targets() {
 
 #[test]
 fn pieces_of_wrong_size_or_damaged() {
-    refused(
-        piece_from_wire(piece_to_wire(Bytes::new())),
-        "a piece of a chunk has",
-    );
-    let large = piece_to_wire(vec![0; WIRE_FRAME_BYTES + 1].into());
-    refused(piece_from_wire(large), "a piece of a chunk has");
-    let mut damaged = piece_to_wire("content".into());
-    damaged.content = "cintent".into();
-    assert_eq!(piece_from_wire(damaged).unwrap_err().kind(), ErrorKind::Corrupt);
+    let bare = |content: Vec<u8>, frames: usize| v1::Piece {
+        crc32c: frame_crc(&content),
+        content: content.into(),
+        frame_crc32c: vec![0; frames],
+    };
+    for frames in [0, 1, 4, 5, 1 << 18] {
+        for size in [0, WIRE_FRAME_BYTES + 1, 1 << 20] {
+            refused(
+                piece_from_wire(bare(vec![0; size], frames)),
+                "a piece of a chunk has",
+            );
+        }
+    }
+    for frames in [2, 4, 1 << 18] {
+        refused(piece_from_wire(bare(vec![0; 100], frames)), "one checksum per");
+    }
+    let whole = piece_to_wire(&Piece::new("content".into()));
+    let corrupt = |piece: v1::Piece| {
+        assert_eq!(piece_from_wire(piece).unwrap_err().kind(), ErrorKind::Corrupt);
+    };
+    let mut damaged = whole.clone();
+    damaged.frame_crc32c[0] ^= 1;
+    corrupt(damaged);
+    // Of an earlier release: one checksum for all.
+    let mut earlier = whole.clone();
+    earlier.frame_crc32c.clear();
+    assert_eq!(piece_from_wire(earlier.clone()).unwrap().content(), "content");
+    earlier.crc32c ^= 1;
+    corrupt(earlier);
 }
 
 #[test]

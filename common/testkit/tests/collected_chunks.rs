@@ -8,6 +8,7 @@ use dfs_common::attr::SetAttr;
 use dfs_common::chunk::ChunkLabel;
 use dfs_common::extent::{CommittedChunk, Extent, ExtentData};
 use dfs_common::op::{CommitWrite, MutationBatch, NumberedOp, OpReply, OpResult, Operation};
+use dfs_common::piece::Piece;
 use dfs_common::service::{ContentHash, MetadataService, WriteChunk};
 use dfs_common::session::{Caller, Identity, OpenSession};
 use dfs_common::{ErrorKind, Ino, Name, OpNumber, Timestamp};
@@ -107,7 +108,7 @@ async fn late_commit_of_a_collected_chunk_is_refused() {
         hash: ContentHash::Computed,
         capability,
         forward: (1..3).map(|index| cluster.datanode_address(index)).collect(),
-        content: futures::stream::iter([Ok(content)]).boxed(),
+        content: futures::stream::iter([Ok(Piece::new(content))]).boxed(),
     };
     let receipts = cluster.chunks(0).write_chunk(write).await.unwrap().receipts;
     assert_eq!((receipts.len(), chunk_files(&cluster)), (3, 3));

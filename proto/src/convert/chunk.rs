@@ -8,11 +8,11 @@ use super::{
 use crate::v1;
 use bytes::Bytes;
 use dfs_common::capability::{ChunkAccess, ChunkCapability, Voucher};
-use dfs_common::checksum::frame_crc;
 use dfs_common::chunk::{ChunkDescription, ChunkLabel};
-use dfs_common::limits::{FILE_BYTES_MAX, REPLICATION_MAX, WIRE_FRAME_BYTES};
+use dfs_common::limits::{FILE_BYTES_MAX, REPLICATION_MAX};
+use dfs_common::piece::Piece;
 use dfs_common::service::{ChunkWritten, VouchedHash};
-use dfs_common::{ErrorKind, FsError, FsResult, Ino, SessionEpoch};
+use dfs_common::{ErrorKind, FsResult, Ino, SessionEpoch};
 
 /// A capability's wire form.
 pub fn chunk_capability_to_wire(capability: &ChunkCapability) -> v1::ChunkCapability {
@@ -206,36 +206,27 @@ pub fn chunk_written_from_wire(reply: v1::WriteChunkReply) -> FsResult<ChunkWrit
     })
 }
 
-/// A piece of content with its checksum. The content is shared, not copied.
-pub fn piece_to_wire(content: Bytes) -> v1::Piece {
+/// The wire form of a piece. The content is shared, not copied.
+pub fn piece_to_wire(piece: &Piece) -> v1::Piece {
     v1::Piece {
-        crc32c: frame_crc(&content),
-        content,
+        content: piece.content().clone(),
+        crc32c: piece.checksum(),
+        frame_crc32c: piece.checksums().to_vec(),
     }
 }
 
-/// The content of a piece.
+/// A piece from the wire, compared with its checksums.
 ///
 /// # Errors
-/// `Invalid` if it is empty or above [`WIRE_FRAME_BYTES`]; `Corrupt` if its checksum does not match.
-pub fn piece_from_wire(piece: v1::Piece) -> FsResult<Bytes> {
-    check_piece(&piece.content, piece.crc32c)?;
-    Ok(piece.content)
-}
-
-/// Checks a piece's length and checksum.
-pub(crate) fn check_piece(content: &[u8], crc32c: u32) -> FsResult<()> {
-    if content.is_empty() || content.len() > WIRE_FRAME_BYTES {
-        return Err(invalid(format!(
-            "a piece of a chunk has 1 to {WIRE_FRAME_BYTES} bytes, not {}",
-            content.len()
-        )));
-    }
-    if frame_crc(content) != crc32c {
-        return Err(FsError::new(
-            ErrorKind::Corrupt,
-            "a piece of a chunk was damaged on the way: send it again",
-        ));
-    }
-    Ok(())
+/// `Invalid` if it is empty or above [`dfs_common::limits::WIRE_FRAME_BYTES`], or has another number of checksums than of frames; `Corrupt` if a checksum does
+/// not match.
+pub fn piece_from_wire(piece: v1::Piece) -> FsResult<Piece> {
+    let compared = match piece.frame_crc32c.is_empty() {
+        true => Piece::verified_whole(piece.content, piece.crc32c),
+        false => Piece::verified(piece.content, &piece.frame_crc32c),
+    };
+    compared.map_err(|error| match error.kind() {
+        ErrorKind::Corrupt => error.context("a piece of a chunk was damaged on the way: send it again"),
+        _ => error,
+    })
 }

@@ -8,8 +8,7 @@ use super::message::Encoded;
 use crate::convert::{HeadHash, WriteChunkHead, vouched_hash_to_wire, write_chunk_head_to_wire};
 use crate::v1::WriteChunkRequest;
 use crate::v1::write_chunk_request::Part;
-use bytes::Bytes;
-use dfs_common::limits::WIRE_FRAME_BYTES;
+use dfs_common::piece::Piece;
 use dfs_common::service::{ContentHash, VouchedHash, WriteChunk};
 use dfs_common::{ErrorKind, FsError, FsResult};
 use futures::stream::BoxStream;
@@ -52,9 +51,7 @@ impl Progress {
 /// The messages of one write: the head, then the content in pieces with their checksums, then its hash if that was to follow.
 pub(super) struct Upload {
     head: Option<WriteChunkHead>,
-    content: BoxStream<'static, FsResult<Bytes>>,
-    /// What the source gave and was not sent yet.
-    rest: Bytes,
+    content: BoxStream<'static, FsResult<Piece>>,
     /// Content that the description still promises.
     missing: u64,
     /// The hash that is to follow.
@@ -83,7 +80,6 @@ impl Upload {
             missing: head.label.length,
             head: Some(head),
             content: request.content.fuse().boxed(),
-            rest: Bytes::new(),
             hash,
             progress: progress.clone(),
             failed: Some(failed),
@@ -113,12 +109,6 @@ impl Upload {
             Err(_) => self.fail(FsError::new(ErrorKind::Interrupted, "the write was given up")),
         }
     }
-
-    fn next_piece(&mut self) -> Encoded {
-        let piece = self.rest.split_to(self.rest.len().min(WIRE_FRAME_BYTES));
-        self.progress.pieces.fetch_add(1, Ordering::Relaxed);
-        Encoded::piece(PIECE_FIELD, piece)
-    }
 }
 
 fn message(part: Part) -> Encoded {
@@ -136,23 +126,19 @@ impl Stream for Upload {
         if this.failed.is_none() {
             return Poll::Pending;
         }
-        while this.rest.is_empty() {
-            this.progress.state.store(WITH_SOURCE, Ordering::Relaxed);
-            match std::task::ready!(this.content.poll_next_unpin(cx)) {
-                Some(Ok(bytes)) if bytes.len() as u64 > this.missing => {
-                    return this.fail(wrong_length("more"));
-                }
-                Some(Ok(bytes)) => {
-                    this.missing -= bytes.len() as u64;
-                    this.rest = bytes;
-                }
-                Some(Err(error)) => return this.fail(error),
-                None if this.missing > 0 => return this.fail(wrong_length("less")),
-                None => return this.poll_end(cx),
+        this.progress.state.store(WITH_SOURCE, Ordering::Relaxed);
+        match std::task::ready!(this.content.poll_next_unpin(cx)) {
+            Some(Ok(piece)) if piece.len() as u64 > this.missing => this.fail(wrong_length("more")),
+            Some(Ok(piece)) => {
+                this.missing -= piece.len() as u64;
+                this.progress.state.store(WITH_PEER, Ordering::Relaxed);
+                this.progress.pieces.fetch_add(1, Ordering::Relaxed);
+                Poll::Ready(Some(Ok(Encoded::piece(PIECE_FIELD, piece))))
             }
+            Some(Err(error)) => this.fail(error),
+            None if this.missing > 0 => this.fail(wrong_length("less")),
+            None => this.poll_end(cx),
         }
-        this.progress.state.store(WITH_PEER, Ordering::Relaxed);
-        Poll::Ready(Some(Ok(this.next_piece())))
     }
 }
 

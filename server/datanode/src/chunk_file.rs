@@ -204,42 +204,5 @@ fn decode_header(bytes: &[u8], header_bytes: usize, chunk: ChunkId) -> FsResult<
     })
 }
 
-/// Computes the frame checksums of content that arrives in pieces of any size.
-#[derive(Debug, Default)]
-pub struct FrameChecksums {
-    done: Vec<u32>,
-    crc: u32,
-    filled: usize,
-}
-
-impl FrameChecksums {
-    /// Takes the next piece.
-    pub fn update(&mut self, mut piece: &[u8]) {
-        while !piece.is_empty() {
-            let (now, later) = piece.split_at(piece.len().min(FRAME_BYTES - self.filled));
-            self.crc = frame_crc_append(self.crc, now);
-            self.filled += now.len();
-            if self.filled == FRAME_BYTES {
-                self.end_frame();
-            }
-            piece = later;
-        }
-    }
-
-    /// The checksums of all frames, the last of which may be short.
-    pub fn finish(mut self) -> Vec<u32> {
-        if self.filled > 0 {
-            self.end_frame();
-        }
-        self.done
-    }
-
-    fn end_frame(&mut self) {
-        self.done.push(self.crc);
-        self.crc = 0;
-        self.filled = 0;
-    }
-}
-
 #[cfg(test)]
 mod tests;

@@ -7,10 +7,10 @@
 use crate::config::Tuning;
 use crate::peers::Peers;
 use crate::store::{ChunkStore, Durable, HashSource};
-use bytes::Bytes;
 use dfs_common::capability::{CapabilityKey, ChunkCapability};
 use dfs_common::chunk::ChunkLabel;
 use dfs_common::extent::Receipt;
+use dfs_common::piece::Piece;
 use dfs_common::service::{ChunkConnector, ChunkWritten, ContentHash, VouchedHash, WriteChunk};
 use dfs_common::{ErrorKind, FsError, FsResult};
 use futures::StreamExt;
@@ -44,12 +44,12 @@ pub struct OwnWrite {
     /// Addresses of the further replicas, each once, and not this node's own.
     pub forward: Vec<String>,
     /// Content.
-    pub content: BoxStream<'static, FsResult<Bytes>>,
+    pub content: BoxStream<'static, FsResult<Piece>>,
 }
 
 /// What a queue brings: a piece, an error, or the end. A queue that is closed before an end was one of a write that was given up, and
 /// never looks like an end to its receiver, which may be polled longer than the write: by a connection.
-type Part = FsResult<Option<Bytes>>;
+type Part = FsResult<Option<Piece>>;
 
 /// The sending end of one copy.
 struct Copy {
@@ -155,7 +155,7 @@ impl Replication {
     /// Gives every piece to every copy that still takes some, then the end; an error of the content ends them all.
     async fn distribute(
         &self,
-        mut content: BoxStream<'static, FsResult<Bytes>>,
+        mut content: BoxStream<'static, FsResult<Piece>>,
         mut own: Copy,
         mut forwards: Vec<Copy>,
     ) {
@@ -257,7 +257,7 @@ impl Replication {
     }
 }
 
-fn new_copy(stalled: Option<CancellationToken>) -> (Copy, BoxStream<'static, FsResult<Bytes>>) {
+fn new_copy(stalled: Option<CancellationToken>) -> (Copy, BoxStream<'static, FsResult<Piece>>) {
     let (sender, receiver) = mpsc::channel(QUEUE_PIECES);
     let copy = Copy {
         queue: Some(sender),
@@ -267,7 +267,7 @@ fn new_copy(stalled: Option<CancellationToken>) -> (Copy, BoxStream<'static, FsR
 }
 
 /// The content that a queue brings, until its end or its first error.
-fn content_of(queue: mpsc::Receiver<Part>) -> BoxStream<'static, FsResult<Bytes>> {
+fn content_of(queue: mpsc::Receiver<Part>) -> BoxStream<'static, FsResult<Piece>> {
     stream::unfold(Some(queue), |state| async move {
         let mut queue = state?;
         match queue.recv().await {

@@ -7,11 +7,11 @@ use crate::identity::Membership;
 use crate::replication::{OwnWrite, Replication};
 use crate::store::{ChunkStore, HashSource};
 use async_trait::async_trait;
-use bytes::Bytes;
 use dfs_common::capability::{CapabilityKey, ChunkAccess, ChunkCapability};
 use dfs_common::chunk::{ChunkDescription, ChunkLabel};
 use dfs_common::clock::Clock;
 use dfs_common::limits::{CHUNK_BYTES_MAX, FILE_BYTES_MAX, REPLICATION_MAX};
+use dfs_common::piece::Piece;
 use dfs_common::service::{ChunkService, ChunkWritten, ContentHash, VouchedHash, WriteChunk};
 use dfs_common::{ChunkId, ErrorKind, FsError, FsResult, SessionId};
 use futures::FutureExt;
@@ -165,7 +165,7 @@ impl ChunkService for DatanodeService {
         capability: ChunkCapability,
         offset: u64,
         length: u64,
-    ) -> FsResult<BoxStream<'static, FsResult<Bytes>>> {
+    ) -> FsResult<BoxStream<'static, FsResult<Piece>>> {
         self.admit(&capability, capability.chunk, ChunkAccess::Read)?;
         self.store.read(capability.chunk, offset, length).await
     }

@@ -15,6 +15,7 @@ use crate::waiting::{What, within};
 use dfs_common::capability::ChunkCapability;
 use dfs_common::chunk::ChunkLabel;
 use dfs_common::extent::{CommittedChunk, Receipt};
+use dfs_common::piece::pieces;
 use dfs_common::service::{ContentHash, WriteChunk};
 use dfs_common::{ErrorKind, FsError, FsResult, Ino, NodeId};
 use futures::StreamExt;
@@ -161,14 +162,14 @@ impl Round<'_> {
 
     /// False if `first` failed as a whole: then nothing is known of the others.
     async fn send_to(&mut self, first: &Member, others: &[&Member], receipts: &mut Vec<Receipt>) -> bool {
-        let pieces = self.body.pieces();
+        let parts = futures::stream::iter(self.body.pieces().into_iter().map(Ok)).boxed();
         let known = receipts.first().map(|receipt| receipt.sha256);
         let request = WriteChunk {
             label: self.label.clone(),
             hash: known.map_or(ContentHash::Computed, ContentHash::Known),
             capability: self.capability.clone(),
             forward: others.iter().map(|member| member.address.clone()).collect(),
-            content: futures::stream::iter(pieces.into_iter().map(Ok)).boxed(),
+            content: pieces(parts),
         };
         let written = match self.inner.chunk_service(first) {
             Ok(service) => within(ATTEMPT_DEADLINE, service.write_chunk(request)).await,

@@ -6,6 +6,7 @@ use dfs_common::capability::{CapabilityKey, ChunkAccess, ChunkCapability};
 use dfs_common::checksum::content_sha256;
 use dfs_common::chunk::ChunkDescription;
 use dfs_common::limits::{FRAME_BYTES, WIRE_FRAME_BYTES};
+use dfs_common::piece::{self, Piece};
 use dfs_common::service::{ChunkService, ChunkWritten, ContentHash, VouchedHash, WriteChunk};
 use dfs_common::{ChunkId, ErrorKind, FsResult, Ino, PgId, SessionEpoch, SessionId};
 use futures::channel::oneshot;
@@ -42,6 +43,7 @@ const CHECKS: &[Check] = checks![Chunk:
     vouched_hash_that_follows_the_content_is_kept,
     content_whose_hash_does_not_follow_is_not_stored,
     wrong_vouchers_are_refused,
+    pieces_that_are_not_whole_frames_are_refused,
     interrupted_writes_leave_nothing,
     missing_chunks_are_not_found,
     deleting_is_repeatable,
@@ -115,7 +117,7 @@ impl Chunk {
             hash: ContentHash::Known(description.sha256),
             capability: self.capability(ChunkAccess::Write),
             forward: Vec::new(),
-            content: stream::iter(pieces).boxed(),
+            content: piece::pieces(stream::iter(pieces).boxed()),
         }
     }
 
@@ -165,16 +167,16 @@ async fn read(
     offset: u64,
     length: u64,
 ) -> FsResult<Bytes> {
-    let pieces: Vec<Bytes> = service
+    let pieces: Vec<Piece> = service
         .read_chunk(capability, offset, length)
         .await?
         .try_collect()
         .await?;
-    assert!(
-        pieces
-            .iter()
-            .all(|piece| !piece.is_empty() && piece.len() <= WIRE_FRAME_BYTES)
-    );
+    for piece in &pieces {
+        let right = Piece::new(piece.content().clone());
+        assert_eq!(piece.checksums(), right.checksums());
+    }
+    let pieces: Vec<Bytes> = pieces.into_iter().map(Piece::into_content).collect();
     Ok(pieces.concat().into())
 }
 
@@ -350,6 +352,23 @@ async fn wrong_vouchers_are_refused(chunk: Chunk) {
     request.forward = vec![chunk.subject.nowhere.clone()];
     refused(chunk.service().write_chunk(request).await, ErrorKind::Invalid);
     refused(chunk.stat().await, ErrorKind::NotFound);
+}
+
+async fn pieces_that_are_not_whole_frames_are_refused(chunk: Chunk) {
+    let whole = content(600_000, 27);
+    let cut = FRAME_BYTES + 1;
+    let first = [
+        whole.slice(..cut),
+        whole.slice(cut..300_000),
+        whole.slice(300_000..500_000),
+    ];
+    let parts = first.into_iter().chain([whole.slice(500_000..)]);
+    let misaligned: Vec<_> = parts.map(|part| Ok(Piece::new(part))).collect();
+    let mut request = chunk.request(chunk.description(&whole), Vec::new());
+    request.content = stream::iter(misaligned).boxed();
+    refused(chunk.service().write_chunk(request).await, ErrorKind::Invalid);
+    refused(chunk.stat().await, ErrorKind::NotFound);
+    chunk.write(&whole).await.unwrap();
 }
 
 async fn interrupted_writes_leave_nothing(chunk: Chunk) {

@@ -9,7 +9,8 @@ use dfs_common::checksum::content_sha256;
 use dfs_common::chunk::{ChunkDescription, ChunkLabel};
 use dfs_common::clock::Clock;
 use dfs_common::extent::Receipt;
-use dfs_common::limits::{CHUNK_BYTES_MAX, WIRE_FRAME_BYTES};
+use dfs_common::limits::{CHUNK_BYTES_MAX, FRAME_BYTES, WIRE_FRAME_BYTES};
+use dfs_common::piece::Piece;
 use dfs_common::service::{ChunkConnector, ChunkService, ChunkWritten, ContentHash, WriteChunk};
 use dfs_common::{ChunkId, DiskIncarnation, ErrorKind, FsError, FsResult, NodeId, SessionId};
 use futures::stream::{self, BoxStream, StreamExt};
@@ -204,16 +205,16 @@ impl TwinNode {
     }
 }
 
-async fn gather(label: &ChunkLabel, content: BoxStream<'static, FsResult<Bytes>>) -> FsResult<Bytes> {
+async fn gather(label: &ChunkLabel, content: BoxStream<'static, FsResult<Piece>>) -> FsResult<Bytes> {
     let corrupt = |why| Err(FsError::new(ErrorKind::Corrupt, why));
     let mut content = content;
     let mut bytes = BytesMut::new();
     while let Some(piece) = content.next().await {
         let piece = piece?;
-        if piece.len() > WIRE_FRAME_BYTES {
-            return Err(FsError::new(ErrorKind::Invalid, "a piece is above 256 KiB"));
+        if !bytes.len().is_multiple_of(FRAME_BYTES) {
+            return Err(FsError::new(ErrorKind::Invalid, "a piece is not aligned"));
         }
-        bytes.extend_from_slice(&piece);
+        bytes.extend_from_slice(piece.content());
         if bytes.len() as u64 > label.length {
             return corrupt("the content is longer than described");
         }
@@ -306,7 +307,7 @@ impl ChunkService for TwinNode {
         capability: ChunkCapability,
         offset: u64,
         length: u64,
-    ) -> FsResult<BoxStream<'static, FsResult<Bytes>>> {
+    ) -> FsResult<BoxStream<'static, FsResult<Piece>>> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.check(&capability, ChunkAccess::Read)?;
         let (description, content) = self.find(capability.chunk)?;
@@ -320,9 +321,13 @@ impl ChunkService for TwinNode {
             ));
         };
         let range = content.slice(offset as usize..end as usize);
-        let pieces: Vec<FsResult<Bytes>> = (0..range.len())
+        let pieces: Vec<FsResult<Piece>> = (0..range.len())
             .step_by(WIRE_FRAME_BYTES)
-            .map(|at| Ok(range.slice(at..range.len().min(at + WIRE_FRAME_BYTES))))
+            .map(|at| {
+                Ok(Piece::new(
+                    range.slice(at..range.len().min(at + WIRE_FRAME_BYTES)),
+                ))
+            })
             .collect();
         Ok(stream::iter(pieces).boxed())
     }

@@ -3,8 +3,8 @@
 use super::*;
 use crate::store::{Durable, HashSource, StoreLoad, StoredChunk};
 use async_trait::async_trait;
-use bytes::Bytes;
 use dfs_common::chunk::{ChunkDescription, ChunkLabel};
+use dfs_common::piece::Piece;
 use dfs_common::{ErrorKind, FsError};
 use futures::stream::BoxStream;
 
@@ -21,12 +21,12 @@ impl ChunkStore for Listed {
     async fn store(
         &self,
         _: ChunkLabel,
-        _: BoxStream<'static, FsResult<Bytes>>,
+        _: BoxStream<'static, FsResult<Piece>>,
         _: HashSource,
     ) -> FsResult<Durable> {
         Err(unused())
     }
-    async fn read(&self, _: ChunkId, _: u64, _: u64) -> FsResult<BoxStream<'static, FsResult<Bytes>>> {
+    async fn read(&self, _: ChunkId, _: u64, _: u64) -> FsResult<BoxStream<'static, FsResult<Piece>>> {
         Err(unused())
     }
     async fn stat(&self, _: ChunkId) -> FsResult<ChunkDescription> {

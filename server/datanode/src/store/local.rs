@@ -18,9 +18,9 @@ use super::{ChunkStore, Durable, HashSource, StoreLoad, StoredChunk};
 use crate::chunk_file::read_prologue;
 use crate::inventory::{Change, Inventory};
 use async_trait::async_trait;
-use bytes::Bytes;
 use dfs_common::chunk::{ChunkDescription, ChunkLabel};
 use dfs_common::limits::{DATANODE_OPEN_FILES_MAX, DATANODE_READS_MAX, SUSPECT_CHUNKS_MAX};
+use dfs_common::piece::Piece;
 use dfs_common::{ChunkId, ErrorKind, FsError, FsResult, durable};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -422,7 +422,7 @@ impl Shared {
 }
 
 /// Content for one step of a write: as much as is there, up to [`WRITE_STEP_BYTES`]. The flag is set at its end.
-async fn gather(content: &mut BoxStream<'static, FsResult<Bytes>>) -> FsResult<(Vec<Bytes>, bool)> {
+async fn gather(content: &mut BoxStream<'static, FsResult<Piece>>) -> FsResult<(Vec<Piece>, bool)> {
     let mut pieces = Vec::new();
     let mut bytes = 0;
     while bytes < WRITE_STEP_BYTES {
@@ -443,7 +443,7 @@ impl ChunkStore for LocalStore {
     async fn store(
         &self,
         label: ChunkLabel,
-        mut content: BoxStream<'static, FsResult<Bytes>>,
+        mut content: BoxStream<'static, FsResult<Piece>>,
         hash: HashSource,
     ) -> FsResult<Durable> {
         let permit = self.writes.clone().acquire_owned().await.map_err(|_| closing())?;
@@ -486,7 +486,7 @@ impl ChunkStore for LocalStore {
         chunk: ChunkId,
         offset: u64,
         length: u64,
-    ) -> FsResult<BoxStream<'static, FsResult<Bytes>>> {
+    ) -> FsResult<BoxStream<'static, FsResult<Piece>>> {
         let permit = self.reads.clone().acquire_owned().await.map_err(|_| closing())?;
         let reading = Reading::start(self.shared.clone(), chunk, offset, length).await?;
         Ok(reading.into_stream(permit))

@@ -21,8 +21,8 @@ pub use local::{LocalStore, StoreSettings};
 pub use sync::{DiskSync, KernelSync};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use dfs_common::chunk::{ChunkDescription, ChunkLabel};
+use dfs_common::piece::Piece;
 use dfs_common::{ChunkId, DiskIncarnation, FsResult};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -86,16 +86,16 @@ pub trait ChunkStore: Send + Sync + 'static {
     /// Stores a chunk; durable on return.
     ///
     /// Idempotent for the same bytes, also when several write at once, and whether or not their SHA-256 is known beforehand. `content`
-    /// may come in pieces of any size; it is read as fast as it can be stored, and is whole when it ends. A write that fails or is
+    /// comes in aligned pieces, whose checksums are stored as they are; it is read as fast as it can be stored, and is whole when it ends. A write that fails or is
     /// dropped leaves nothing.
     ///
     /// # Errors
-    /// `ChunkConflict` (other bytes exist under the id), `NoSpace`, `Corrupt` (content of another length or hash), `ReadOnly` (the
-    /// disk failed), `Unavailable` (the store closes, or the chunk was deleted meanwhile), and those of `content` and `hash`.
+    /// `ChunkConflict` (other bytes exist under the id), `NoSpace`, `Corrupt` (content of another length or hash), `Invalid` (pieces
+    /// that are not aligned), `ReadOnly` (the disk failed), `Unavailable` (the store closes, or the chunk was deleted meanwhile), and those of `content` and `hash`.
     async fn store(
         &self,
         label: ChunkLabel,
-        content: BoxStream<'static, FsResult<Bytes>>,
+        content: BoxStream<'static, FsResult<Piece>>,
         hash: HashSource,
     ) -> FsResult<Durable>;
 
@@ -106,7 +106,7 @@ pub trait ChunkStore: Send + Sync + 'static {
     async fn write(
         &self,
         description: ChunkDescription,
-        content: BoxStream<'static, FsResult<Bytes>>,
+        content: BoxStream<'static, FsResult<Piece>>,
     ) -> FsResult<DiskIncarnation> {
         let hash = HashSource::Here {
             expected: Some(description.sha256),
@@ -115,7 +115,7 @@ pub trait ChunkStore: Send + Sync + 'static {
         Ok(self.store(description.label(), content, hash).await?.disk)
     }
 
-    /// Streams a range of a chunk's content, verified; pieces of at most [`dfs_common::limits::WIRE_FRAME_BYTES`].
+    /// Streams a range of a chunk's content, verified, with the stored checksums.
     ///
     /// # Errors
     /// `NotFound`, `Invalid` (the range reaches behind the content), `Corrupt` (here, or later in the stream).
@@ -124,7 +124,7 @@ pub trait ChunkStore: Send + Sync + 'static {
         chunk: ChunkId,
         offset: u64,
         length: u64,
-    ) -> FsResult<BoxStream<'static, FsResult<Bytes>>>;
+    ) -> FsResult<BoxStream<'static, FsResult<Piece>>>;
 
     /// What a chunk's header says.
     ///

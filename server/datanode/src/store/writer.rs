@@ -2,15 +2,17 @@
 //!
 //! Invariant (I1, I2): the order is content, everything before it, sync, name, sync of the directory; only then is the write answered.
 //! The content is hashed as it goes by, unless its source did that, and never read back; its hash is known when the header is written,
-//! behind the content.
+//! behind the content. The checksums of its frames are those that came with it: what changes between here and the disk is found by a
+//! reader.
 
 use super::Durable;
 use super::local::{Present, Shared};
 use super::output::Output;
 use super::space::Promise;
-use crate::chunk_file::{FrameChecksums, content_offset, encode_prologue};
-use bytes::Bytes;
+use crate::chunk_file::{content_offset, encode_prologue, frame_count};
 use dfs_common::chunk::ChunkLabel;
+use dfs_common::limits::FRAME_BYTES;
+use dfs_common::piece::Piece;
 use dfs_common::{DiskIncarnation, ErrorKind, FsError, FsResult};
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
@@ -28,7 +30,8 @@ pub(super) struct ChunkWriter {
     received: u64,
     /// `None` if the source answers for the SHA-256.
     hashing: Option<Hashing>,
-    frames: FrameChecksums,
+    /// Of the frames so far, as they came.
+    checksums: Vec<u32>,
     /// `None` if the chunk is here already: its content is only compared.
     file: Option<Temporary>,
 }
@@ -98,13 +101,14 @@ impl ChunkWriter {
             Present::Same => None,
             Present::Nothing | Present::Damaged => Some(Temporary::create(&shared, &label)?),
         };
+        let checksums = Vec::with_capacity(frame_count(label.length));
         Ok(ChunkWriter {
             shared,
             label,
             disk,
             received: 0,
             hashing,
-            frames: FrameChecksums::default(),
+            checksums,
             file,
         })
     }
@@ -112,21 +116,27 @@ impl ChunkWriter {
     /// Takes the next pieces of content.
     ///
     /// # Errors
-    /// `Corrupt` (more than was described), `NoSpace`, `ReadOnly`.
-    pub(super) fn append(&mut self, pieces: &[Bytes]) -> FsResult<()> {
+    /// `Corrupt` (more than was described), `Invalid` (a piece that is not aligned), `NoSpace`, `ReadOnly`.
+    pub(super) fn append(&mut self, pieces: &[Piece]) -> FsResult<()> {
         for piece in pieces {
+            if !self.received.is_multiple_of(FRAME_BYTES as u64) {
+                return Err(FsError::new(
+                    ErrorKind::Invalid,
+                    "a piece but the last of a chunk is whole frames",
+                ));
+            }
             self.received += piece.len() as u64;
             if self.received > self.label.length {
                 return Err(mismatch("more bytes than"));
             }
             if let Some(hashing) = &mut self.hashing {
-                hashing.hasher.update(piece);
+                hashing.hasher.update(piece.content());
             }
             if let Some(temporary) = &mut self.file {
-                self.frames.update(piece);
+                self.checksums.extend_from_slice(piece.checksums());
                 temporary
                     .content
-                    .append(&temporary.file, piece)
+                    .append(&temporary.file, piece.content())
                     .map_err(|error| self.shared.write_failed("writing a chunk", &error))?;
             }
         }
@@ -153,7 +163,7 @@ impl ChunkWriter {
         match &mut self.file {
             None => shared.confirm(&description)?,
             Some(temporary) => {
-                let prologue = encode_prologue(&description, &self.frames.finish());
+                let prologue = encode_prologue(&description, &self.checksums);
                 temporary
                     .content
                     .flush(&temporary.file)

@@ -3,9 +3,9 @@
 use crate::coordinator::FakeCoordinator;
 use crate::support::*;
 use async_trait::async_trait;
-use bytes::Bytes;
 use dfs_common::capability::ChunkCapability;
 use dfs_common::chunk::ChunkDescription;
+use dfs_common::piece::Piece;
 use dfs_common::service::{ChunkConnector, ChunkService, ChunkWritten, ContentHash, WriteChunk};
 use dfs_common::{ErrorKind, FsError, FsResult};
 use dfs_datanode::Datanode;
@@ -87,7 +87,7 @@ impl ChunkService for LazyReplica {
         _: ChunkCapability,
         _: u64,
         _: u64,
-    ) -> FsResult<BoxStream<'static, FsResult<Bytes>>> {
+    ) -> FsResult<BoxStream<'static, FsResult<Piece>>> {
         Err(FsError::from(ErrorKind::NotSupported))
     }
     async fn stat_chunk(&self, _: ChunkCapability) -> FsResult<ChunkDescription> {

@@ -2,6 +2,7 @@
 
 use crate::support::*;
 use bytes::Bytes;
+use dfs_common::piece::Piece;
 use dfs_common::{DiskIncarnation, ErrorKind, FsError};
 use dfs_datanode::store::ChunkStore;
 use futures::StreamExt;
@@ -170,7 +171,7 @@ async fn write_whose_caller_left_leaves_nothing_and_its_place_is_free_again() {
     let bytes = content(2 << 20, 1);
     // More than may write at once, so that a place that is lost is noticed.
     for _ in 0..2 * SETTINGS.writes_max {
-        let (sender, receiver) = tokio::sync::mpsc::channel::<dfs_common::FsResult<Bytes>>(1);
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
         let writing = tokio::spawn({
             let (store, description) = (store.clone(), describe(chunk(1), &bytes));
             async move {
@@ -179,7 +180,8 @@ async fn write_whose_caller_left_leaves_nothing_and_its_place_is_free_again() {
             }
         });
         for piece in bytes.chunks(256 << 10).take(5) {
-            sender.send(Ok(Bytes::copy_from_slice(piece))).await.unwrap();
+            let piece = Piece::new(Bytes::copy_from_slice(piece));
+            sender.send(Ok(piece)).await.unwrap();
         }
         writing.abort();
         assert!(writing.await.unwrap_err().is_cancelled());
