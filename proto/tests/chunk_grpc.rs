@@ -103,7 +103,10 @@ impl ChunkService for Store {
         let mut content = Vec::new();
         while let Some(piece) = request.content.next().await {
             match piece {
-                Ok(piece) => content.extend_from_slice(piece.content()),
+                Ok(piece) => {
+                    assert!(content.len().is_multiple_of(FRAME_BYTES), "pieces are aligned");
+                    content.extend_from_slice(piece.content());
+                }
                 Err(error) => {
                     *self.upload.lock().unwrap() = Some(Err(error.clone()));
                     return Err(error);
@@ -503,6 +506,35 @@ async fn malformed_uploads_are_refused_and_never_look_whole() {
         }
     }
     assert!(store.content(1).is_none());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn upload_of_an_earlier_release_is_taken() {
+    let store = Store::shared();
+    let server = serve(&store).await;
+    let content = noise(700_003);
+    // Its pieces have one checksum each and end anywhere; its hash is known.
+    for (id, step) in [(1, 1000), (2, 100_000), (3, WIRE_FRAME_BYTES)] {
+        let known = HeadHash::Known(describe(id, &content).sha256);
+        let pieces = content.chunks(step).map(|part| {
+            Part::Piece(v1::Piece {
+                content: Bytes::copy_from_slice(part),
+                crc32c: frame_crc(part),
+                frame_crc32c: vec![],
+            })
+        });
+        let parts: Vec<Part> = [head_with(id, &content, known)]
+            .into_iter()
+            .chain(pieces)
+            .collect();
+        let messages = parts
+            .into_iter()
+            .map(|part| v1::WriteChunkRequest { part: Some(part) });
+        let mut raw = ChunkClient::new(channel_lazy(&server.address.to_string(), PATIENCE).unwrap());
+        raw.write_chunk(stream::iter(messages)).await.unwrap();
+        assert!(store.content(id).unwrap() == content, "in steps of {step}");
+    }
     server.stop().await;
 }
 
