@@ -58,7 +58,7 @@ pub struct ChunkCapability {
     pub mac: [u8; 16],
 }
 
-/// A datanode's word to another that the content of a chunk only ends once its SHA-256 was found to be the described one.
+/// A datanode's word to another that it found the whole content of a chunk to have the SHA-256 that it says.
 /// HMAC-SHA-256, truncated to 16 bytes. Clients lack the key, so none of them can make one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Voucher(pub [u8; 16]);

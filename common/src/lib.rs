@@ -19,6 +19,7 @@ pub mod lease;
 pub mod limits;
 pub mod name;
 pub mod op;
+pub mod piece;
 pub mod service;
 pub mod session;
 pub mod telemetry;

@@ -5,7 +5,7 @@
 
 use crate::attr::{Attr, FileKind};
 use crate::capability::{ChunkCapability, Voucher};
-use crate::chunk::ChunkDescription;
+use crate::chunk::{ChunkDescription, ChunkLabel};
 use crate::cluster::{ClusterUpdate, StatFs};
 use crate::durability::CommitPoint;
 use crate::error::{ErrorKind, FsError, FsResult};
@@ -14,9 +14,11 @@ use crate::ids::Ino;
 use crate::lease::RecallPage;
 use crate::name::Name;
 use crate::op::{MutationBatch, OpResult};
+use crate::piece::Piece;
 use crate::session::{Caller, Identity, OpenSession, SessionGrant};
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::channel::oneshot;
 use futures::stream::BoxStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -171,18 +173,39 @@ pub trait MetadataService: Send + Sync + 'static {
     async fn cluster_state(&self, identity: Identity, known_version: u64) -> FsResult<ClusterUpdate>;
 }
 
+/// Who finds out the SHA-256 of a chunk that is written (docs/adr/0009-hash-where-content-arrives.md).
+#[derive(Debug)]
+pub enum ContentHash {
+    /// The writer leaves it to the receiver, which computes it, keeps it and says it in its receipt.
+    Computed,
+    /// The writer knows it; the receiver refuses content of another one.
+    Known([u8; 32]),
+    /// A datanode that forwards says it once it has the whole content, and vouches for it, so that the receiver need not compute it.
+    /// If the sender goes away, the content was not whole, and nothing is stored.
+    Follows(oneshot::Receiver<VouchedHash>),
+}
+
+/// The SHA-256 of a chunk's whole content, with the word of the datanode that computed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VouchedHash {
+    /// SHA-256 of the content.
+    pub sha256: [u8; 32],
+    /// For this write and this hash; clients cannot make one.
+    pub voucher: Voucher,
+}
+
 /// A write of one whole chunk.
 pub struct WriteChunk {
-    /// Description; the datanode refuses content of another length or hash (unless somebody vouches for the hash).
-    pub description: ChunkDescription,
+    /// What is known beforehand; the datanode refuses content of another length.
+    pub label: ChunkLabel,
+    /// Who finds out its hash.
+    pub hash: ContentHash,
     /// Permission to write.
     pub capability: ChunkCapability,
-    /// Addresses of the further replicas that this datanode forwards to.
+    /// Addresses of the further replicas that this datanode forwards to; none if the hash follows.
     pub forward: Vec<String>,
-    /// Set by a datanode that forwards: it compares the SHA-256, so the receiver need not. A client has none.
-    pub voucher: Option<Voucher>,
-    /// Content in pieces of at most [`crate::limits::WIRE_FRAME_BYTES`].
-    pub content: BoxStream<'static, FsResult<Bytes>>,
+    /// Content in aligned pieces.
+    pub content: BoxStream<'static, FsResult<Piece>>,
 }
 
 /// Outcome of a chunk write: a receipt per durable replica, the reason per failed one.
@@ -201,11 +224,10 @@ pub trait ChunkService: Send + Sync + 'static {
     /// bytes.
     ///
     /// # Errors
-    /// `ChunkConflict` (other bytes exist under the id), `NoSpace`, `Unauthenticated`, `Corrupt` (content does not match
-    /// the description), `ReadOnly` (the disk failed). The error is this node's own; failures of others are in the reply.
+    /// `ChunkConflict` (other bytes exist under the id), `NoSpace`, `Unauthenticated` (a wrong voucher too), `Corrupt` (content of
+    /// another length or hash), `Invalid` (a piece but the last is not whole frames), `ReadOnly` (the disk failed). The error is this node's own; failures of others are in the reply.
     async fn write_chunk(&self, request: WriteChunk) -> FsResult<ChunkWritten>;
-    /// Streams `offset..offset+length` of a chunk's content, verified; pieces of at most
-    /// [`crate::limits::WIRE_FRAME_BYTES`]. A range behind the content's end is `Invalid`.
+    /// Streams `offset..offset+length` of a chunk's content, verified. A range behind the content's end is `Invalid`.
     ///
     /// # Errors
     /// `NotFound`, `Corrupt` (a frame does not verify: ask another replica), `Unauthenticated`.
@@ -214,7 +236,7 @@ pub trait ChunkService: Send + Sync + 'static {
         capability: ChunkCapability,
         offset: u64,
         length: u64,
-    ) -> FsResult<BoxStream<'static, FsResult<Bytes>>>;
+    ) -> FsResult<BoxStream<'static, FsResult<Piece>>>;
     /// Description of a stored chunk; the capability permits reading.
     async fn stat_chunk(&self, capability: ChunkCapability) -> FsResult<ChunkDescription>;
     /// Deletes a chunk; a missing one is no error. The capability permits deleting.

@@ -6,9 +6,10 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_common::capability::{CapabilityKey, ChunkAccess, ChunkCapability};
-use dfs_common::chunk::ChunkDescription;
+use dfs_common::chunk::{ChunkDescription, ChunkLabel};
 use dfs_common::limits::WIRE_FRAME_BYTES;
-use dfs_common::service::{ChunkService, ChunkWritten, WriteChunk};
+use dfs_common::piece::Piece;
+use dfs_common::service::{ChunkService, ChunkWritten, ContentHash, WriteChunk};
 use dfs_common::{ChunkId, ErrorKind, FsError, FsResult, Ino, SessionEpoch, SessionId};
 use dfs_proto::grpc::{ChunkGrpcClient, ChunkGrpcServer, tuned_server};
 use futures::StreamExt;
@@ -42,7 +43,7 @@ impl ChunkService for Sink {
         _capability: ChunkCapability,
         _offset: u64,
         length: u64,
-    ) -> FsResult<BoxStream<'static, FsResult<Bytes>>> {
+    ) -> FsResult<BoxStream<'static, FsResult<Piece>>> {
         Ok(pieces(&self.piece, length as usize))
     }
     async fn stat_chunk(&self, _capability: ChunkCapability) -> FsResult<ChunkDescription> {
@@ -53,11 +54,11 @@ impl ChunkService for Sink {
     }
 }
 
-fn pieces(piece: &Bytes, length: usize) -> BoxStream<'static, FsResult<Bytes>> {
+fn pieces(piece: &Bytes, length: usize) -> BoxStream<'static, FsResult<Piece>> {
     let piece = piece.clone();
     let starts = (0..length).step_by(WIRE_FRAME_BYTES);
     stream::iter(starts)
-        .map(move |start| Ok(piece.slice(..WIRE_FRAME_BYTES.min(length - start))))
+        .map(move |start| Ok(Piece::new(piece.slice(..WIRE_FRAME_BYTES.min(length - start)))))
         .boxed()
 }
 
@@ -84,19 +85,18 @@ async fn transfer(
     let capability = CapabilityKey([0; 32]).sign(SessionId(1), ChunkId(1), access, u64::MAX);
     for _ in 0..count {
         if write {
-            let description = ChunkDescription {
+            let label = ChunkLabel {
                 chunk: ChunkId(1),
                 ino: Ino(1),
                 file_offset: 0,
                 length: size as u64,
                 epoch: SessionEpoch(1),
-                sha256: [0; 32],
             };
             let request = WriteChunk {
-                description,
+                label,
+                hash: ContentHash::Computed,
                 capability: capability.clone(),
                 forward: vec![],
-                voucher: None,
                 content: pieces(&piece, size),
             };
             client.write_chunk(request).await?;

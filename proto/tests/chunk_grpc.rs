@@ -7,16 +7,20 @@ mod loopback;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dfs_common::capability::{CapabilityKey, ChunkAccess, ChunkCapability};
+use dfs_common::capability::{CapabilityKey, ChunkAccess, ChunkCapability, Voucher};
 use dfs_common::checksum::{content_sha256, frame_crc};
 use dfs_common::chunk::ChunkDescription;
 use dfs_common::extent::Receipt;
-use dfs_common::limits::{CHUNK_BYTES_MAX, CHUNK_CHANNELS_MAX, WIRE_FRAME_BYTES};
-use dfs_common::service::{ChunkConnector, ChunkService, ChunkWritten, WriteChunk};
+use dfs_common::limits::{CHUNK_BYTES_MAX, CHUNK_CHANNELS_MAX, FRAME_BYTES, WIRE_FRAME_BYTES};
+use dfs_common::piece::{Piece, pieces};
+use dfs_common::service::{ChunkConnector, ChunkService, ChunkWritten, ContentHash, VouchedHash, WriteChunk};
 use dfs_common::{
     ChunkId, DiskIncarnation, ErrorKind, FsError, FsResult, Ino, NodeId, PgId, SessionEpoch, SessionId,
 };
-use dfs_proto::convert::{WriteChunkHead, chunk_capability_to_wire, piece_to_wire, write_chunk_head_to_wire};
+use dfs_proto::convert::{
+    HeadHash, WriteChunkHead, chunk_capability_to_wire, piece_to_wire, vouched_hash_to_wire,
+    write_chunk_head_to_wire,
+};
 use dfs_proto::grpc::{ChunkGrpcClient, ChunkGrpcServer, GrpcChunkConnector, channel_lazy};
 use dfs_proto::v1::chunk_client::ChunkClient;
 use dfs_proto::v1::chunk_server::{Chunk, ChunkServer};
@@ -44,6 +48,8 @@ struct Store {
     step: AtomicUsize,
     /// How the last upload ended, from the service's side.
     upload: Mutex<Option<FsResult<u64>>>,
+    /// Of the last forwarded upload.
+    voucher: Mutex<Option<Voucher>>,
     refuse: Mutex<Option<FsError>>,
     /// Reads fail after this many pieces.
     fail_read_after: AtomicUsize,
@@ -97,18 +103,36 @@ impl ChunkService for Store {
         let mut content = Vec::new();
         while let Some(piece) = request.content.next().await {
             match piece {
-                Ok(piece) => content.extend_from_slice(&piece),
+                Ok(piece) => {
+                    assert!(content.len().is_multiple_of(FRAME_BYTES), "pieces are aligned");
+                    content.extend_from_slice(piece.content());
+                }
                 Err(error) => {
                     *self.upload.lock().unwrap() = Some(Err(error.clone()));
                     return Err(error);
                 }
             }
         }
+        let sha256 = match request.hash {
+            ContentHash::Computed => content_sha256([&content[..]]),
+            ContentHash::Known(sha256) => sha256,
+            ContentHash::Follows(hash) => match hash.await {
+                Ok(vouched) => {
+                    *self.voucher.lock().unwrap() = Some(vouched.voucher);
+                    vouched.sha256
+                }
+                Err(_) => {
+                    let error = FsError::new(ErrorKind::Interrupted, "no hash follows");
+                    *self.upload.lock().unwrap() = Some(Err(error.clone()));
+                    return Err(error);
+                }
+            },
+        };
         *self.upload.lock().unwrap() = Some(Ok(content.len() as u64));
         let receipt = Receipt {
             node: NodeId(3),
             disk: DiskIncarnation(4),
-            sha256: content_sha256([&content[..]]),
+            sha256,
             length: content.len() as u64,
         };
         let failures = request
@@ -120,7 +144,8 @@ impl ChunkService for Store {
             failures: failures.collect(),
         };
         let mut chunks = self.chunks.lock().unwrap();
-        chunks.insert(request.description.chunk, (request.description, content.into()));
+        let description = request.label.described(sha256);
+        chunks.insert(description.chunk, (description, content.into()));
         Ok(written)
     }
 
@@ -129,14 +154,14 @@ impl ChunkService for Store {
         capability: ChunkCapability,
         offset: u64,
         length: u64,
-    ) -> FsResult<BoxStream<'static, FsResult<Bytes>>> {
+    ) -> FsResult<BoxStream<'static, FsResult<Piece>>> {
         let chunks = self.chunks.lock().unwrap();
         let (_, content) = chunks.get(&capability.chunk).ok_or_else(not_found)?;
         if offset + length > content.len() as u64 {
             return Err(FsError::new(ErrorKind::Invalid, "behind the chunk's end"));
         }
         let mut rest = content.slice(offset as usize..(offset + length) as usize);
-        let step = self.step.load(Ordering::SeqCst);
+        let step = self.step.load(Ordering::SeqCst).min(WIRE_FRAME_BYTES);
         let fail_after = self.fail_read_after.load(Ordering::SeqCst);
         let served = self.served_bytes.clone();
         let guard = SetOnDrop(self.reader_left.clone());
@@ -153,7 +178,7 @@ impl ChunkService for Store {
             pieces += 1;
             let piece = rest.split_to(step.min(rest.len()));
             served.fetch_add(piece.len() as u64, Ordering::SeqCst);
-            std::task::Poll::Ready(Some(Ok(piece)))
+            std::task::Poll::Ready(Some(Ok(Piece::new(piece))))
         })
         .boxed())
     }
@@ -203,7 +228,7 @@ fn noise(bytes: usize) -> Bytes {
     content.into()
 }
 
-fn pieces_of(content: &Bytes, step: usize) -> BoxStream<'static, FsResult<Bytes>> {
+fn parts_of(content: &Bytes, step: usize) -> BoxStream<'static, FsResult<Bytes>> {
     let content = content.clone();
     let starts = (0..content.len()).step_by(step);
     stream::iter(starts)
@@ -211,12 +236,16 @@ fn pieces_of(content: &Bytes, step: usize) -> BoxStream<'static, FsResult<Bytes>
         .boxed()
 }
 
+fn pieces_of(content: &Bytes, step: usize) -> BoxStream<'static, FsResult<Piece>> {
+    pieces(parts_of(content, step))
+}
+
 fn write(id: u64, content: &Bytes, step: usize) -> WriteChunk {
     WriteChunk {
-        description: describe(id, content),
+        label: describe(id, content).label(),
+        hash: ContentHash::Computed,
         capability: permit(id, ChunkAccess::Write),
         forward: vec![],
-        voucher: None,
         content: pieces_of(content, step),
     }
 }
@@ -239,9 +268,7 @@ async fn read(client: &ChunkGrpcClient, id: u64, offset: u64, length: u64) -> Fs
         .await?;
     let mut content = Vec::new();
     while let Some(piece) = pieces.next().await {
-        let piece = piece?;
-        assert!(!piece.is_empty() && piece.len() <= WIRE_FRAME_BYTES);
-        content.extend_from_slice(&piece);
+        content.extend_from_slice(piece?.content());
     }
     Ok(content)
 }
@@ -357,17 +384,34 @@ async fn send(address: SocketAddr, parts: Vec<Part>) -> FsError {
     status::from_status(&refused)
 }
 
-fn head(id: u64, content: &[u8]) -> Part {
+fn head_with(id: u64, content: &[u8], hash: HeadHash) -> Part {
     Part::Header(write_chunk_head_to_wire(&WriteChunkHead {
-        description: describe(id, content),
+        label: describe(id, content).label(),
+        hash,
         capability: permit(id, ChunkAccess::Write),
         forward: vec![],
-        voucher: None,
     }))
 }
 
+fn head(id: u64, content: &[u8]) -> Part {
+    head_with(id, content, HeadHash::Computed)
+}
+
+const VOUCHED: VouchedHash = VouchedHash {
+    sha256: [7; 32],
+    voucher: Voucher([8; 16]),
+};
+
+fn end() -> Part {
+    Part::End(vouched_hash_to_wire(&VOUCHED))
+}
+
 fn piece(content: &[u8]) -> Part {
-    Part::Piece(piece_to_wire(Bytes::copy_from_slice(content)))
+    Part::Piece(v1::Piece {
+        content: Bytes::copy_from_slice(content),
+        crc32c: frame_crc(content),
+        frame_crc32c: content.chunks(FRAME_BYTES).map(frame_crc).collect(),
+    })
 }
 
 #[tokio::test]
@@ -378,8 +422,10 @@ async fn malformed_uploads_are_refused_and_never_look_whole() {
     let (first, second) = content.split_at(WIRE_FRAME_BYTES);
     let damaged = Part::Piece(v1::Piece {
         content: Bytes::copy_from_slice(second),
-        crc32c: frame_crc(second) ^ 1,
+        crc32c: frame_crc(second),
+        frame_crc32c: vec![frame_crc(second) ^ 1],
     });
+    let follows = || head_with(1, &content, HeadHash::Follows);
     let cases = [
         ("no messages", vec![], ErrorKind::Invalid, false),
         ("no header", vec![piece(first)], ErrorKind::Invalid, false),
@@ -419,6 +465,36 @@ async fn malformed_uploads_are_refused_and_never_look_whole() {
             ErrorKind::Corrupt,
             true,
         ),
+        (
+            "no end where one was promised",
+            vec![follows(), piece(first), piece(second)],
+            ErrorKind::Corrupt,
+            true,
+        ),
+        (
+            "an end before the content is whole",
+            vec![follows(), piece(first), end()],
+            ErrorKind::Corrupt,
+            true,
+        ),
+        (
+            "two ends",
+            vec![follows(), piece(first), piece(second), end(), end()],
+            ErrorKind::Invalid,
+            true,
+        ),
+        (
+            "content behind the end",
+            vec![follows(), piece(first), piece(second), end(), piece(b"x")],
+            ErrorKind::Invalid,
+            true,
+        ),
+        (
+            "an end that was not promised",
+            vec![head(1, &content), piece(first), piece(second), end()],
+            ErrorKind::Invalid,
+            true,
+        ),
     ];
     for (case, parts, kind, seen) in cases {
         *store.upload.lock().unwrap() = None;
@@ -434,13 +510,42 @@ async fn malformed_uploads_are_refused_and_never_look_whole() {
 }
 
 #[tokio::test]
+async fn upload_of_an_earlier_release_is_taken() {
+    let store = Store::shared();
+    let server = serve(&store).await;
+    let content = noise(700_003);
+    // Its pieces have one checksum each and end anywhere; its hash is known.
+    for (id, step) in [(1, 1000), (2, 100_000), (3, WIRE_FRAME_BYTES)] {
+        let known = HeadHash::Known(describe(id, &content).sha256);
+        let pieces = content.chunks(step).map(|part| {
+            Part::Piece(v1::Piece {
+                content: Bytes::copy_from_slice(part),
+                crc32c: frame_crc(part),
+                frame_crc32c: vec![],
+            })
+        });
+        let parts: Vec<Part> = [head_with(id, &content, known)]
+            .into_iter()
+            .chain(pieces)
+            .collect();
+        let messages = parts
+            .into_iter()
+            .map(|part| v1::WriteChunkRequest { part: Some(part) });
+        let mut raw = ChunkClient::new(channel_lazy(&server.address.to_string(), PATIENCE).unwrap());
+        raw.write_chunk(stream::iter(messages)).await.unwrap();
+        assert!(store.content(id).unwrap() == content, "in steps of {step}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn content_that_does_not_fit_its_description_is_not_sent_as_whole() {
     let store = Store::shared();
     let server = serve(&store).await;
     let client = client(server.address);
     let content = noise(300_000);
     let failing = FsError::new(ErrorKind::Io, "the source broke");
-    let broken = stream::iter([Ok(content.slice(..200_000)), Err(failing.clone())]).boxed();
+    let broken = pieces(stream::iter([Ok(content.slice(..200_000)), Err(failing.clone())]).boxed());
     let cases = [
         ("an error", broken, failing.kind()),
         (
@@ -466,6 +571,46 @@ async fn content_that_does_not_fit_its_description_is_not_sent_as_whole() {
         assert!(store.upload().unwrap().is_err(), "{case} looked whole");
         assert!(store.content(1).is_none());
     }
+    drop(client);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn hash_follows_its_content_or_the_upload_is_not_whole() {
+    let store = Store::shared();
+    let server = serve(&store).await;
+    let client = client(server.address);
+    let content = noise(300_000);
+    let (end, hash) = futures::channel::oneshot::channel();
+    end.send(VOUCHED).unwrap();
+    let request = WriteChunk {
+        hash: ContentHash::Follows(hash),
+        ..write(1, &content, WIRE_FRAME_BYTES)
+    };
+    let written = client.write_chunk(request).await.unwrap();
+    assert_eq!(written.receipts[0].sha256, VOUCHED.sha256);
+    assert_eq!(*store.voucher.lock().unwrap(), Some(VOUCHED.voucher));
+    assert!(store.content(1).unwrap() == content);
+    // Everything is sent but the hash.
+    *store.upload.lock().unwrap() = None;
+    let (end, hash) = futures::channel::oneshot::channel();
+    drop(end);
+    let request = WriteChunk {
+        hash: ContentHash::Follows(hash),
+        ..write(2, &content, WIRE_FRAME_BYTES)
+    };
+    let error = client.write_chunk(request).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Interrupted, "{error}");
+    until("the service sees the upload fail", || store.upload().is_some()).await;
+    assert!(store.upload().unwrap().is_err(), "it looked whole");
+    assert!(store.content(2).is_none());
+    // A hash that is known travels in the header.
+    let request = WriteChunk {
+        hash: ContentHash::Known([3; 32]),
+        ..write(3, &content, WIRE_FRAME_BYTES)
+    };
+    let written = client.write_chunk(request).await.unwrap();
+    assert_eq!(written.receipts[0].sha256, [3; 32]);
     drop(client);
     server.stop().await;
 }
@@ -536,7 +681,7 @@ async fn server_that_does_not_take_the_content_is_given_up_in_bounded_memory() {
     let taken = Arc::new(AtomicU64::new(0));
     let counting = taken.clone();
     let source = pieces_of(&content, WIRE_FRAME_BYTES).inspect(move |piece| {
-        let bytes = piece.as_ref().map_or(0, Bytes::len) as u64;
+        let bytes = piece.as_ref().map_or(0, Piece::len) as u64;
         counting.fetch_add(bytes, Ordering::SeqCst);
     });
     let request = WriteChunk {
@@ -736,13 +881,16 @@ impl Chunk for Liar {
 
 #[tokio::test]
 async fn what_a_broken_datanode_sends_is_never_taken_for_content() {
-    let whole = piece_to_wire("0123456789".into());
+    let whole = piece_to_wire(&Piece::new("0123456789".into()));
     let damaged = v1::Piece {
         crc32c: whole.crc32c ^ 1,
         ..whole.clone()
     };
-    let large = piece_to_wire(vec![0; WIRE_FRAME_BYTES + 1].into());
-    let empty = piece_to_wire(Bytes::new());
+    let large = v1::Piece {
+        content: vec![0; WIRE_FRAME_BYTES + 1].into(),
+        ..v1::Piece::default()
+    };
+    let empty = v1::Piece::default();
     let fails = FsError::new(ErrorKind::Io, "the disk broke");
     let (w, cases) = (Ok(whole.clone()), 7);
     let case = |number: i32| match number {
@@ -770,7 +918,7 @@ async fn what_a_broken_datanode_sends_is_never_taken_for_content() {
         let received: Vec<_> = stream.collect().await;
         let error = received.last().unwrap().as_ref().unwrap_err();
         assert_eq!(error.kind(), kind, "case {number}: {error}");
-        let content: usize = received.iter().flatten().map(Bytes::len).sum();
+        let content: usize = received.iter().flatten().map(Piece::len).sum();
         assert!(content <= 20, "case {number}");
 
         let written = client.write_chunk(write(1, &noise(10), 10)).await.unwrap_err();

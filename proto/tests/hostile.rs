@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used)] // a test may fail
 
 use bytes::Bytes;
+use dfs_common::checksum::frame_crc;
 use dfs_common::limits::*;
+use dfs_common::piece::Piece;
 use dfs_common::{ErrorKind, FsResult};
 use dfs_proto::convert::*;
 use dfs_proto::v1;
@@ -278,21 +280,27 @@ fn chunk_writes_with_bad_targets() {
         ..v1::WriteChunkHeader::default()
     };
     assert!(write_chunk_head_from_wire(head(vec!["node-1.example:7401".to_string()])).is_ok());
-    for (length, good) in [
-        (0, true),
-        (1, false),
-        (15, false),
-        (16, true),
-        (17, false),
-        (1 << 20, false),
-    ] {
-        let mut vouched = head(Vec::new());
-        vouched.voucher = vec![0; length].into();
-        match good {
-            true => assert!(write_chunk_head_from_wire(vouched).is_ok(), "{length} bytes"),
-            false => refused(write_chunk_head_from_wire(vouched), "voucher"),
-        }
+    for length in [1, 31, 33, 1 << 20] {
+        let mut hashed = head(Vec::new());
+        hashed.description.as_mut().unwrap().sha256 = vec![0; length].into();
+        refused(write_chunk_head_from_wire(hashed), "SHA-256 has 32 bytes");
     }
+    let mut follows = head(Vec::new());
+    follows.end_follows = true;
+    refused(write_chunk_head_from_wire(follows.clone()), "not twice");
+    follows.description.as_mut().unwrap().sha256 = Bytes::new();
+    assert!(write_chunk_head_from_wire(follows.clone()).is_ok());
+    follows.forward = vec!["node-1.example:7401".to_string()];
+    refused(write_chunk_head_from_wire(follows), "not forwarded again");
+    let end = |sha256: usize, voucher: usize| v1::WriteChunkEnd {
+        sha256: vec![0; sha256].into(),
+        voucher: vec![0; voucher].into(),
+    };
+    assert!(vouched_hash_from_wire(end(32, 16)).is_ok());
+    refused(vouched_hash_from_wire(end(0, 16)), "SHA-256 has 32 bytes");
+    refused(vouched_hash_from_wire(end(1 << 20, 16)), "SHA-256 has 32 bytes");
+    refused(vouched_hash_from_wire(end(32, 0)), "voucher has 16 bytes");
+    refused(vouched_hash_from_wire(end(32, 17)), "voucher has 16 bytes");
     let many = vec!["a:1".to_string(); REPLICATION_MAX as usize + 1];
     refused(write_chunk_head_from_wire(head(many)), "further replicas");
     for address in [
@@ -320,15 +328,35 @@ fn chunk_writes_with_bad_targets() {
 
 #[test]
 fn pieces_of_wrong_size_or_damaged() {
-    refused(
-        piece_from_wire(piece_to_wire(Bytes::new())),
-        "a piece of a chunk has",
-    );
-    let large = piece_to_wire(vec![0; WIRE_FRAME_BYTES + 1].into());
-    refused(piece_from_wire(large), "a piece of a chunk has");
-    let mut damaged = piece_to_wire("content".into());
-    damaged.content = "cintent".into();
-    assert_eq!(piece_from_wire(damaged).unwrap_err().kind(), ErrorKind::Corrupt);
+    let bare = |content: Vec<u8>, frames: usize| v1::Piece {
+        crc32c: frame_crc(&content),
+        content: content.into(),
+        frame_crc32c: vec![0; frames],
+    };
+    for frames in [0, 1, 4, 5, 1 << 18] {
+        for size in [0, WIRE_FRAME_BYTES + 1, 1 << 20] {
+            refused(
+                piece_from_wire(bare(vec![0; size], frames)),
+                "a piece of a chunk has",
+            );
+        }
+    }
+    for frames in [2, 4, 1 << 18] {
+        refused(piece_from_wire(bare(vec![0; 100], frames)), "one checksum per");
+    }
+    let whole = piece_to_wire(&Piece::new("content".into()));
+    let corrupt = |piece: v1::Piece| {
+        assert_eq!(piece_from_wire(piece).unwrap_err().kind(), ErrorKind::Corrupt);
+    };
+    let mut damaged = whole.clone();
+    damaged.frame_crc32c[0] ^= 1;
+    corrupt(damaged);
+    // Of an earlier release: one checksum for all.
+    let mut earlier = whole.clone();
+    earlier.frame_crc32c.clear();
+    assert_eq!(piece_from_wire(earlier.clone()).unwrap().content(), "content");
+    earlier.crc32c ^= 1;
+    corrupt(earlier);
 }
 
 #[test]

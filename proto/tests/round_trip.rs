@@ -6,7 +6,10 @@ mod strategies;
 
 use dfs_common::ErrorKind;
 use dfs_common::FsError;
+use dfs_common::capability::Voucher;
 use dfs_common::limits::ERROR_MESSAGE_BYTES_MAX;
+use dfs_common::piece::Piece;
+use dfs_common::service::VouchedHash;
 use dfs_proto::convert::*;
 use dfs_proto::{status, v1};
 use proptest::prelude::*;
@@ -76,19 +79,28 @@ proptest! {
 
     #[test]
     fn write_chunk_head(
-        (description, capability, forward, voucher) in
-            (any_of::description(), any_of::capability(), prop::collection::vec(any_of::address(), 0..=8),
-             prop::option::of(any::<[u8; 16]>().prop_map(dfs_common::capability::Voucher)))
+        (description, capability, forward, hash) in
+            (any_of::description(), any_of::capability(), prop::collection::vec(any_of::address(), 0..=8), 0..3)
     ) {
-        let head = WriteChunkHead { description, capability, forward, voucher };
+        let hash = [HeadHash::Computed, HeadHash::Known(description.sha256), HeadHash::Follows][hash as usize];
+        let forward = if hash == HeadHash::Follows { vec![] } else { forward };
+        let head = WriteChunkHead { label: description.label(), hash, capability, forward };
         let received = write_chunk_head_from_wire(sent(&write_chunk_head_to_wire(&head)));
         prop_assert_eq!(received.expect("it was within its bounds"), head);
     }
 
     #[test]
+    fn write_chunk_end((sha256, voucher) in any::<([u8; 32], [u8; 16])>()) {
+        let vouched = VouchedHash { sha256, voucher: Voucher(voucher) };
+        let received = vouched_hash_from_wire(sent(&vouched_hash_to_wire(&vouched)));
+        prop_assert_eq!(received.expect("it was within its bounds"), vouched);
+    }
+
+    #[test]
     fn piece(content in prop::collection::vec(any::<u8>(), 1..10_000)) {
-        let received = piece_from_wire(sent(&piece_to_wire(content.clone().into())));
-        prop_assert_eq!(received.expect("it was whole"), content);
+        let piece = Piece::new(content.into());
+        let received = piece_from_wire(sent(&piece_to_wire(&piece)));
+        prop_assert_eq!(received.expect("it was whole"), piece);
     }
 
     #[test]
@@ -100,6 +112,7 @@ proptest! {
         let _ = v1::OpenReply::decode(&bytes[..]).map(opened_from_wire);
         let _ = v1::ReaddirReply::decode(&bytes[..]).map(dir_page_from_wire);
         let _ = v1::WriteChunkHeader::decode(&bytes[..]).map(write_chunk_head_from_wire);
+        let _ = v1::WriteChunkEnd::decode(&bytes[..]).map(vouched_hash_from_wire);
         let _ = v1::WriteChunkReply::decode(&bytes[..]).map(chunk_written_from_wire);
         let _ = v1::OpenSessionRequest::decode(&bytes[..]).map(open_session_from_wire);
         let _ = v1::OpenSessionReply::decode(&bytes[..]).map(session_grant_from_wire);

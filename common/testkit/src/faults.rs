@@ -11,6 +11,7 @@ use dfs_common::cluster::{ClusterUpdate, StatFs};
 use dfs_common::extent::ExtentPage;
 use dfs_common::lease::RecallPage;
 use dfs_common::op::MutationBatch;
+use dfs_common::piece::Piece;
 use dfs_common::service::{
     ChunkConnector, ChunkService, ChunkWritten, DirPage, Found, MetadataService, Mutated, Opened, WriteChunk,
 };
@@ -318,7 +319,7 @@ impl ChunkService for FaultyChunks {
         capability: ChunkCapability,
         offset: u64,
         length: u64,
-    ) -> FsResult<BoxStream<'static, FsResult<Bytes>>> {
+    ) -> FsResult<BoxStream<'static, FsResult<Piece>>> {
         // The plan decides once per call: a cut is looked at after the call was made.
         let fault = self.plan.decide("read_chunk");
         let once = FaultPlan::new(move |_| fault);

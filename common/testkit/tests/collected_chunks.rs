@@ -5,11 +5,11 @@
 
 use dfs_client::OpenFlags;
 use dfs_common::attr::SetAttr;
-use dfs_common::checksum::content_sha256;
-use dfs_common::chunk::ChunkDescription;
+use dfs_common::chunk::ChunkLabel;
 use dfs_common::extent::{CommittedChunk, Extent, ExtentData};
 use dfs_common::op::{CommitWrite, MutationBatch, NumberedOp, OpReply, OpResult, Operation};
-use dfs_common::service::{MetadataService, WriteChunk};
+use dfs_common::piece::Piece;
+use dfs_common::service::{ContentHash, MetadataService, WriteChunk};
 use dfs_common::session::{Caller, Identity, OpenSession};
 use dfs_common::{ErrorKind, Ino, Name, OpNumber, Timestamp};
 use dfs_testkit::cluster::{ClusterOptions, InProcessCluster};
@@ -100,18 +100,17 @@ async fn late_commit_of_a_collected_chunk_is_refused() {
     let content = bytes::Bytes::from(vec![7; 100_000]);
     let chunk = capability.chunk;
     let write = WriteChunk {
-        description: ChunkDescription {
+        label: ChunkLabel {
             chunk,
             ino,
             file_offset: 0,
             length: 100_000,
             epoch: identity.epoch,
-            sha256: content_sha256([&content[..]]),
         },
+        hash: ContentHash::Computed,
         capability,
         forward: (1..3).map(|index| cluster.datanode_address(index)).collect(),
-        voucher: None,
-        content: futures::stream::iter([Ok(content)]).boxed(),
+        content: futures::stream::iter([Ok(Piece::new(content))]).boxed(),
     };
     let receipts = cluster.chunks(0).write_chunk(write).await.unwrap().receipts;
     assert_eq!((receipts.len(), chunk_files(&cluster)), (3, 3));

@@ -8,11 +8,11 @@ use super::{
 use crate::v1;
 use bytes::Bytes;
 use dfs_common::capability::{ChunkAccess, ChunkCapability, Voucher};
-use dfs_common::checksum::frame_crc;
-use dfs_common::chunk::ChunkDescription;
-use dfs_common::limits::{FILE_BYTES_MAX, REPLICATION_MAX, WIRE_FRAME_BYTES};
-use dfs_common::service::ChunkWritten;
-use dfs_common::{ErrorKind, FsError, FsResult, Ino, SessionEpoch};
+use dfs_common::chunk::{ChunkDescription, ChunkLabel};
+use dfs_common::limits::{FILE_BYTES_MAX, REPLICATION_MAX};
+use dfs_common::piece::Piece;
+use dfs_common::service::{ChunkWritten, VouchedHash};
+use dfs_common::{ErrorKind, FsResult, Ino, SessionEpoch};
 
 /// A capability's wire form.
 pub fn chunk_capability_to_wire(capability: &ChunkCapability) -> v1::ChunkCapability {
@@ -63,62 +63,110 @@ pub fn chunk_description_to_wire(description: &ChunkDescription) -> v1::ChunkDes
 /// # Errors
 /// `Invalid`: wrong lengths, an impossible content length or file offset.
 pub fn chunk_description_from_wire(description: v1::ChunkDescription) -> FsResult<ChunkDescription> {
+    let sha256 = fixed(&description.sha256, "SHA-256")?;
+    Ok(label_from_wire(description)?.described(sha256))
+}
+
+fn label_from_wire(description: v1::ChunkDescription) -> FsResult<ChunkLabel> {
     if description.file_offset > FILE_BYTES_MAX {
         return Err(invalid("a chunk's file offset is behind the largest file"));
     }
-    Ok(ChunkDescription {
+    Ok(ChunkLabel {
         chunk: chunk_id(&description.chunk)?,
         ino: Ino(description.ino),
         file_offset: description.file_offset,
         length: chunk_length(description.length)?,
         epoch: SessionEpoch(description.epoch),
-        sha256: fixed(&description.sha256, "SHA-256")?,
     })
+}
+
+/// What the head of a chunk write says of the content's SHA-256.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadHash {
+    /// The receiver computes it.
+    Computed,
+    /// The receiver compares it.
+    Known([u8; 32]),
+    /// The end of the stream says it.
+    Follows,
 }
 
 /// The head of a chunk write: everything but the content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WriteChunkHead {
-    /// Description.
-    pub description: ChunkDescription,
+    /// What is known of the chunk.
+    pub label: ChunkLabel,
+    /// Its SHA-256.
+    pub hash: HeadHash,
     /// Permission to write.
     pub capability: ChunkCapability,
     /// Addresses of further replicas; at most [`REPLICATION_MAX`].
     pub forward: Vec<String>,
-    /// Another datanode's word for the content.
-    pub voucher: Option<Voucher>,
 }
 
 /// The wire form of a write's head.
 pub fn write_chunk_head_to_wire(head: &WriteChunkHead) -> v1::WriteChunkHeader {
+    let mut description = chunk_description_to_wire(&head.label.described([0; 32]));
+    description.sha256 = match &head.hash {
+        HeadHash::Known(sha256) => Bytes::copy_from_slice(sha256),
+        HeadHash::Computed | HeadHash::Follows => Bytes::new(),
+    };
     v1::WriteChunkHeader {
-        description: Some(chunk_description_to_wire(&head.description)),
+        description: Some(description),
         capability: Some(chunk_capability_to_wire(&head.capability)),
         forward: head.forward.clone(),
-        voucher: head
-            .voucher
-            .map_or_else(Bytes::new, |voucher| Bytes::copy_from_slice(&voucher.0)),
+        end_follows: head.hash == HeadHash::Follows,
     }
 }
 
 /// A write's head from the wire.
 ///
 /// # Errors
-/// `Invalid`: too many or malformed addresses, a voucher of another length, and as [`chunk_description_from_wire`], [`chunk_capability_from_wire`].
+/// `Invalid`: too many or malformed addresses, or any if the end follows; a hash of another length, or one that is said now and
+/// is to follow; and as [`chunk_description_from_wire`], [`chunk_capability_from_wire`].
 pub fn write_chunk_head_from_wire(head: v1::WriteChunkHeader) -> FsResult<WriteChunkHead> {
     at_most(head.forward.len(), REPLICATION_MAX as usize, "further replicas")?;
     head.forward
         .iter()
         .try_for_each(|address| check_address(address))?;
-    let voucher = match head.voucher.is_empty() {
-        true => None,
-        false => Some(Voucher(fixed(&head.voucher, "voucher")?)),
+    let description = required(head.description, "chunk description")?;
+    let hash = match (description.sha256.is_empty(), head.end_follows) {
+        (true, true) => HeadHash::Follows,
+        (true, false) => HeadHash::Computed,
+        (false, true) => {
+            return Err(invalid(
+                "a SHA-256 is said at the beginning or at the end, not twice",
+            ));
+        }
+        (false, false) => HeadHash::Known(fixed(&description.sha256, "SHA-256")?),
     };
+    if hash == HeadHash::Follows && !head.forward.is_empty() {
+        return Err(invalid("a forwarded chunk is not forwarded again"));
+    }
     Ok(WriteChunkHead {
-        description: chunk_description_from_wire(required(head.description, "chunk description")?)?,
+        label: label_from_wire(description)?,
+        hash,
         capability: required_capability(head.capability)?,
         forward: head.forward,
-        voucher,
+    })
+}
+
+/// The wire form of the end of a forwarded chunk.
+pub fn vouched_hash_to_wire(vouched: &VouchedHash) -> v1::WriteChunkEnd {
+    v1::WriteChunkEnd {
+        sha256: Bytes::copy_from_slice(&vouched.sha256),
+        voucher: Bytes::copy_from_slice(&vouched.voucher.0),
+    }
+}
+
+/// The end of a forwarded chunk from the wire. Its voucher is the datanode's to check.
+///
+/// # Errors
+/// `Invalid`: wrong lengths.
+pub fn vouched_hash_from_wire(end: v1::WriteChunkEnd) -> FsResult<VouchedHash> {
+    Ok(VouchedHash {
+        sha256: fixed(&end.sha256, "SHA-256")?,
+        voucher: Voucher(fixed(&end.voucher, "voucher")?),
     })
 }
 
@@ -158,36 +206,27 @@ pub fn chunk_written_from_wire(reply: v1::WriteChunkReply) -> FsResult<ChunkWrit
     })
 }
 
-/// A piece of content with its checksum. The content is shared, not copied.
-pub fn piece_to_wire(content: Bytes) -> v1::Piece {
+/// The wire form of a piece. The content is shared, not copied.
+pub fn piece_to_wire(piece: &Piece) -> v1::Piece {
     v1::Piece {
-        crc32c: frame_crc(&content),
-        content,
+        content: piece.content().clone(),
+        crc32c: piece.checksum(),
+        frame_crc32c: piece.checksums().to_vec(),
     }
 }
 
-/// The content of a piece.
+/// A piece from the wire, compared with its checksums.
 ///
 /// # Errors
-/// `Invalid` if it is empty or above [`WIRE_FRAME_BYTES`]; `Corrupt` if its checksum does not match.
-pub fn piece_from_wire(piece: v1::Piece) -> FsResult<Bytes> {
-    check_piece(&piece.content, piece.crc32c)?;
-    Ok(piece.content)
-}
-
-/// Checks a piece's length and checksum.
-pub(crate) fn check_piece(content: &[u8], crc32c: u32) -> FsResult<()> {
-    if content.is_empty() || content.len() > WIRE_FRAME_BYTES {
-        return Err(invalid(format!(
-            "a piece of a chunk has 1 to {WIRE_FRAME_BYTES} bytes, not {}",
-            content.len()
-        )));
-    }
-    if frame_crc(content) != crc32c {
-        return Err(FsError::new(
-            ErrorKind::Corrupt,
-            "a piece of a chunk was damaged on the way: send it again",
-        ));
-    }
-    Ok(())
+/// `Invalid` if it is empty or above [`dfs_common::limits::WIRE_FRAME_BYTES`], or has another number of checksums than of frames; `Corrupt` if a checksum does
+/// not match.
+pub fn piece_from_wire(piece: v1::Piece) -> FsResult<Piece> {
+    let compared = match piece.frame_crc32c.is_empty() {
+        true => Piece::verified_whole(piece.content, piece.crc32c),
+        false => Piece::verified(piece.content, &piece.frame_crc32c),
+    };
+    compared.map_err(|error| match error.kind() {
+        ErrorKind::Corrupt => error.context("a piece of a chunk was damaged on the way: send it again"),
+        _ => error,
+    })
 }

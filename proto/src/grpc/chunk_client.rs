@@ -4,16 +4,16 @@ use super::channel::{stub_channel, timed_out, within};
 use super::message::{Encoded, Incoming, Outgoing, call};
 use super::upload::Upload;
 use crate::convert::{
-    WriteChunkHead, chunk_capability_to_wire, chunk_description_from_wire, chunk_written_from_wire, invalid,
-    piece_from_wire, required,
+    chunk_capability_to_wire, chunk_description_from_wire, chunk_written_from_wire, invalid, piece_from_wire,
+    required,
 };
 use crate::v1;
 use crate::v1::chunk_client::ChunkClient;
 use async_trait::async_trait;
-use bytes::Bytes;
 use dfs_common::capability::ChunkCapability;
 use dfs_common::chunk::ChunkDescription;
 use dfs_common::limits::MESSAGE_BYTES_MAX;
+use dfs_common::piece::Piece;
 use dfs_common::service::{ChunkService, ChunkWritten, WriteChunk};
 use dfs_common::{ErrorKind, FsError, FsResult};
 use futures::StreamExt;
@@ -88,13 +88,7 @@ fn chunk_request(capability: &ChunkCapability) -> v1::ChunkRequest {
 #[async_trait]
 impl ChunkService for ChunkGrpcClient {
     async fn write_chunk(&self, request: WriteChunk) -> FsResult<ChunkWritten> {
-        let head = WriteChunkHead {
-            description: request.description,
-            capability: request.capability,
-            forward: request.forward,
-            voucher: request.voucher,
-        };
-        let (upload, progress, mut failure) = Upload::new(head, request.content);
+        let (upload, progress, mut failure) = Upload::new(request);
         let call = self.upload(upload);
         tokio::pin!(call);
         let mut patience = self.deadline;
@@ -128,7 +122,7 @@ impl ChunkService for ChunkGrpcClient {
         capability: ChunkCapability,
         offset: u64,
         length: u64,
-    ) -> FsResult<BoxStream<'static, FsResult<Bytes>>> {
+    ) -> FsResult<BoxStream<'static, FsResult<Piece>>> {
         let request = v1::ReadChunkRequest {
             capability: Some(chunk_capability_to_wire(&capability)),
             offset,
@@ -167,7 +161,7 @@ struct Download {
 
 impl Download {
     /// The next piece; `None` when everything that was asked for is there.
-    async fn next(&mut self) -> FsResult<Option<Bytes>> {
+    async fn next(&mut self) -> FsResult<Option<Piece>> {
         let received: Option<v1::ReadChunkReply> = tokio::time::timeout(self.deadline, self.pieces.next())
             .await
             .map_err(|_| timed_out(self.deadline))??;
@@ -188,7 +182,7 @@ impl Download {
     }
 
     /// Pieces until the end or the first error.
-    fn into_stream(self) -> BoxStream<'static, FsResult<Bytes>> {
+    fn into_stream(self) -> BoxStream<'static, FsResult<Piece>> {
         stream::unfold(Some(self), |state| async move {
             let mut download = state?;
             match download.next().await {

@@ -1,22 +1,22 @@
-//! Serves a [`ChunkService`] over gRPC: every piece of an upload is verified before the service sees it, and every piece of
-//! a read gets its checksum.
+//! Serves a [`ChunkService`] over gRPC: every piece of an upload is verified before the service sees it.
 //!
 //! Nothing is buffered here: an upload's pieces are taken from the connection when the service asks for them, a read's from
 //! the service when the connection can take them. A reader that goes away drops the service's stream.
 
 use super::message::{Encoded, Incoming, respond};
 use crate::convert::{
-    chunk_description_to_wire, chunk_written_to_wire, invalid, piece_from_wire, required,
-    required_capability, write_chunk_head_from_wire,
+    HeadHash, chunk_description_to_wire, chunk_written_to_wire, invalid, piece_from_wire, required,
+    required_capability, vouched_hash_from_wire, write_chunk_head_from_wire,
 };
 use crate::status::to_status;
 use crate::v1;
 use crate::v1::write_chunk_request::Part;
-use bytes::Bytes;
-use dfs_common::limits::{CHUNK_BYTES_MAX, UPLOAD_STALL, WIRE_FRAME_BYTES};
-use dfs_common::service::{ChunkService, WriteChunk};
+use dfs_common::limits::{CHUNK_BYTES_MAX, UPLOAD_STALL};
+use dfs_common::piece::{Piece, PieceCutter};
+use dfs_common::service::{ChunkService, ContentHash, VouchedHash, WriteChunk};
 use dfs_common::{ErrorKind, FsError, FsResult};
 use futures::StreamExt;
+use futures::channel::oneshot;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use std::convert::Infallible;
@@ -80,20 +80,31 @@ impl<S: ChunkService + ?Sized> ChunkGrpcServer<S> {
         let mut received = Received {
             messages,
             missing: 0,
+            cutter: PieceCutter::default(),
+            end: None,
             stall: self.stall,
         };
         let Some(Part::Header(head)) = received.part().await? else {
             return Err(invalid("a chunk write starts with its header"));
         };
         let head = write_chunk_head_from_wire(head)?;
-        received.missing = head.description.length;
+        received.missing = head.label.length;
+        let hash = match head.hash {
+            HeadHash::Computed => ContentHash::Computed,
+            HeadHash::Known(sha256) => ContentHash::Known(sha256),
+            HeadHash::Follows => {
+                let (end, hash) = oneshot::channel();
+                received.end = Some(end);
+                ContentHash::Follows(hash)
+            }
+        };
         let written = self
             .service
             .write_chunk(WriteChunk {
-                description: head.description,
+                label: head.label,
+                hash,
                 capability: head.capability,
                 forward: head.forward,
-                voucher: head.voucher,
                 content: received.into_content(),
             })
             .await?;
@@ -128,6 +139,10 @@ struct Received {
     messages: Incoming,
     /// Content that the description still promises.
     missing: u64,
+    /// Makes frames of pieces that end within one.
+    cutter: PieceCutter,
+    /// Where the hash goes that the end is to say; without it the upload is not whole.
+    end: Option<oneshot::Sender<VouchedHash>>,
     stall: Duration,
 }
 
@@ -147,25 +162,68 @@ impl Received {
         received.map(|message| required(message.part, "part")).transpose()
     }
 
-    /// The next piece of content; `None` when the upload is whole.
-    async fn piece(&mut self) -> FsResult<Option<Bytes>> {
-        match self.part().await? {
-            Some(Part::Piece(piece)) => {
-                let piece = piece_from_wire(piece)?;
-                self.missing = self
-                    .missing
-                    .checked_sub(piece.len() as u64)
-                    .ok_or_else(|| wrong_length("more"))?;
-                Ok(Some(piece))
+    /// The next aligned piece of content; `None` when the upload is whole.
+    async fn piece(&mut self) -> FsResult<Option<Piece>> {
+        loop {
+            if let Some(piece) = self.cutter.next_piece() {
+                return Ok(Some(piece));
             }
-            Some(Part::Header(_)) => Err(invalid("a chunk write has one header")),
-            None if self.missing > 0 => Err(wrong_length("less")),
-            None => Ok(None),
+            if self.missing == 0
+                && let Some(piece) = self.cutter.finish()
+            {
+                return Ok(Some(piece));
+            }
+            match self.part().await? {
+                Some(Part::Piece(piece)) => {
+                    let with_frames = !piece.frame_crc32c.is_empty();
+                    let piece = piece_from_wire(piece)?;
+                    self.missing = self
+                        .missing
+                        .checked_sub(piece.len() as u64)
+                        .ok_or_else(|| wrong_length("more"))?;
+                    if self.cutter.is_empty() && (piece.is_whole_frames() || self.missing == 0) {
+                        return Ok(Some(piece));
+                    }
+                    if with_frames {
+                        return Err(invalid("a piece but the last of a chunk is whole frames"));
+                    }
+                    // Of an earlier release, whose pieces may end anywhere.
+                    self.cutter.push(piece.into_content());
+                }
+                Some(Part::Header(_)) => return Err(invalid("a chunk write has one header")),
+                Some(Part::End(_)) | None if self.missing > 0 => return Err(wrong_length("less")),
+                Some(Part::End(end)) => {
+                    self.end(vouched_hash_from_wire(end)?).await?;
+                    return Ok(None);
+                }
+                None if self.end.is_some() => {
+                    return Err(FsError::new(
+                        ErrorKind::Corrupt,
+                        "the upload lacks the end that its header promised: send it again",
+                    ));
+                }
+                None => return Ok(None),
+            }
         }
     }
 
+    /// The hash behind the content, behind which nothing comes.
+    async fn end(&mut self, vouched: VouchedHash) -> FsResult<()> {
+        let Some(end) = self.end.take() else {
+            return Err(invalid(
+                "a chunk write has an end only if its header promises one",
+            ));
+        };
+        if self.part().await?.is_some() {
+            return Err(invalid("something follows the end of a chunk write"));
+        }
+        // Nobody takes it if the service gave the write up.
+        let _ = end.send(vouched);
+        Ok(())
+    }
+
     /// Pieces until the end or the first error.
-    fn into_content(self) -> BoxStream<'static, FsResult<Bytes>> {
+    fn into_content(self) -> BoxStream<'static, FsResult<Piece>> {
         stream::unfold(Some(self), |state| async move {
             let mut received = state?;
             match received.piece().await {
@@ -187,18 +245,14 @@ fn wrong_length(than: &str) -> FsError {
 
 type PieceStream = BoxStream<'static, FsResult<Encoded>>;
 
-/// A service's content as messages: cut to the size of a piece, with checksums, ended by the first error.
-fn pieces(content: BoxStream<'static, FsResult<Bytes>>) -> PieceStream {
-    stream::unfold(Some((content, Bytes::new())), |state| async move {
-        let (mut content, mut rest) = state?;
-        while rest.is_empty() {
-            match content.next().await? {
-                Ok(bytes) => rest = bytes,
-                Err(error) => return Some((Err(error), None)),
-            }
+/// A service's content as messages, ended by the first error.
+fn pieces(content: BoxStream<'static, FsResult<Piece>>) -> PieceStream {
+    stream::unfold(Some(content), |content| async move {
+        let mut content = content?;
+        match content.next().await? {
+            Ok(piece) => Some((Ok(Encoded::piece(PIECE_FIELD, piece)), Some(content))),
+            Err(error) => Some((Err(error), None)),
         }
-        let piece = rest.split_to(rest.len().min(WIRE_FRAME_BYTES));
-        Some((Ok(Encoded::piece(PIECE_FIELD, piece)), Some((content, rest))))
     })
     .boxed()
 }

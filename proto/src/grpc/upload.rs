@@ -1,17 +1,18 @@
 //! The sending half of a chunk write, and how it is seen whether the peer still takes part.
 //!
 //! Back-pressure is HTTP/2's: a piece is asked of the content when the connection can take it; nothing is buffered here.
-//! Content that fails never looks like content that ended: the stream then stays open until the call is dropped.
+//! Content that fails never looks like content that ended: the stream then stays open until the call is dropped. Nor does content
+//! whose hash was to follow and does not.
 
 use super::message::Encoded;
-use crate::convert::{WriteChunkHead, write_chunk_head_to_wire};
+use crate::convert::{HeadHash, WriteChunkHead, vouched_hash_to_wire, write_chunk_head_to_wire};
 use crate::v1::WriteChunkRequest;
 use crate::v1::write_chunk_request::Part;
-use bytes::Bytes;
-use dfs_common::limits::WIRE_FRAME_BYTES;
+use dfs_common::piece::Piece;
+use dfs_common::service::{ContentHash, VouchedHash, WriteChunk};
 use dfs_common::{ErrorKind, FsError, FsResult};
 use futures::stream::BoxStream;
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -47,31 +48,39 @@ impl Progress {
     }
 }
 
-/// The messages of one write: the head, then the content in pieces with their checksums.
+/// The messages of one write: the head, then the content in pieces with their checksums, then its hash if that was to follow.
 pub(super) struct Upload {
     head: Option<WriteChunkHead>,
-    content: BoxStream<'static, FsResult<Bytes>>,
-    /// What the source gave and was not sent yet.
-    rest: Bytes,
+    content: BoxStream<'static, FsResult<Piece>>,
     /// Content that the description still promises.
     missing: u64,
+    /// The hash that is to follow.
+    hash: Option<futures::channel::oneshot::Receiver<VouchedHash>>,
     progress: Arc<Progress>,
     failed: Option<oneshot::Sender<FsError>>,
 }
 
 impl Upload {
     /// The upload, its progress, and where an error of the content arrives.
-    pub(super) fn new(
-        head: WriteChunkHead,
-        content: BoxStream<'static, FsResult<Bytes>>,
-    ) -> (Self, Arc<Progress>, oneshot::Receiver<FsError>) {
+    pub(super) fn new(request: WriteChunk) -> (Self, Arc<Progress>, oneshot::Receiver<FsError>) {
         let (failed, failure) = oneshot::channel();
         let progress = Arc::new(Progress::default());
+        let (said, hash) = match request.hash {
+            ContentHash::Computed => (HeadHash::Computed, None),
+            ContentHash::Known(sha256) => (HeadHash::Known(sha256), None),
+            ContentHash::Follows(hash) => (HeadHash::Follows, Some(hash)),
+        };
+        let head = WriteChunkHead {
+            label: request.label,
+            hash: said,
+            capability: request.capability,
+            forward: request.forward,
+        };
         let upload = Upload {
-            missing: head.description.length,
+            missing: head.label.length,
             head: Some(head),
-            content,
-            rest: Bytes::new(),
+            content: request.content.fuse().boxed(),
+            hash,
             progress: progress.clone(),
             failed: Some(failed),
         };
@@ -86,16 +95,24 @@ impl Upload {
         Poll::Pending
     }
 
-    fn next_piece(&mut self) -> Encoded {
-        let piece = self.rest.split_to(self.rest.len().min(WIRE_FRAME_BYTES));
-        self.progress.pieces.fetch_add(1, Ordering::Relaxed);
-        Encoded::piece(PIECE_FIELD, piece)
+    /// Behind the content: its hash, if that was to follow, and the end.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<FsResult<Encoded>>> {
+        let Some(hash) = &mut self.hash else {
+            self.progress.state.store(ENDED, Ordering::Relaxed);
+            return Poll::Ready(None);
+        };
+        match std::task::ready!(hash.poll_unpin(cx)) {
+            Ok(vouched) => {
+                self.hash = None;
+                Poll::Ready(Some(Ok(message(Part::End(vouched_hash_to_wire(&vouched))))))
+            }
+            Err(_) => self.fail(FsError::new(ErrorKind::Interrupted, "the write was given up")),
+        }
     }
 }
 
-fn head_message(head: &WriteChunkHead) -> Encoded {
-    let part = Some(Part::Header(write_chunk_head_to_wire(head)));
-    Encoded::message(&WriteChunkRequest { part })
+fn message(part: Part) -> Encoded {
+    Encoded::message(&WriteChunkRequest { part: Some(part) })
 }
 
 impl Stream for Upload {
@@ -104,31 +121,24 @@ impl Stream for Upload {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<FsResult<Encoded>>> {
         let this = &mut *self;
         if let Some(head) = this.head.take() {
-            return Poll::Ready(Some(Ok(head_message(&head))));
+            return Poll::Ready(Some(Ok(message(Part::Header(write_chunk_head_to_wire(&head))))));
         }
         if this.failed.is_none() {
             return Poll::Pending;
         }
-        while this.rest.is_empty() {
-            this.progress.state.store(WITH_SOURCE, Ordering::Relaxed);
-            match std::task::ready!(this.content.poll_next_unpin(cx)) {
-                Some(Ok(bytes)) if bytes.len() as u64 > this.missing => {
-                    return this.fail(wrong_length("more"));
-                }
-                Some(Ok(bytes)) => {
-                    this.missing -= bytes.len() as u64;
-                    this.rest = bytes;
-                }
-                Some(Err(error)) => return this.fail(error),
-                None if this.missing > 0 => return this.fail(wrong_length("less")),
-                None => {
-                    this.progress.state.store(ENDED, Ordering::Relaxed);
-                    return Poll::Ready(None);
-                }
+        this.progress.state.store(WITH_SOURCE, Ordering::Relaxed);
+        match std::task::ready!(this.content.poll_next_unpin(cx)) {
+            Some(Ok(piece)) if piece.len() as u64 > this.missing => this.fail(wrong_length("more")),
+            Some(Ok(piece)) => {
+                this.missing -= piece.len() as u64;
+                this.progress.state.store(WITH_PEER, Ordering::Relaxed);
+                this.progress.pieces.fetch_add(1, Ordering::Relaxed);
+                Poll::Ready(Some(Ok(Encoded::piece(PIECE_FIELD, piece))))
             }
+            Some(Err(error)) => this.fail(error),
+            None if this.missing > 0 => this.fail(wrong_length("less")),
+            None => this.poll_end(cx),
         }
-        this.progress.state.store(WITH_PEER, Ordering::Relaxed);
-        Poll::Ready(Some(Ok(this.next_piece())))
     }
 }
 

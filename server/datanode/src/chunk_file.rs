@@ -14,7 +14,7 @@
 
 use bytes::Bytes;
 use dfs_common::checksum::{frame_crc, frame_crc_append};
-use dfs_common::chunk::ChunkDescription;
+use dfs_common::chunk::{ChunkDescription, ChunkLabel};
 use dfs_common::limits::{CHUNK_BYTES_MAX, FILE_BYTES_MAX, FRAME_BYTES};
 use dfs_common::{ChunkId, ErrorKind, FsError, FsResult, Ino, SessionEpoch};
 use dfs_proto::v1::ChunkFileHeader;
@@ -49,9 +49,9 @@ pub struct Prologue {
     pub content_offset: u64,
 }
 
-/// Where the content of a chunk described so starts, in bytes.
-pub fn content_offset(description: &ChunkDescription) -> u64 {
-    offset_behind(header(description).encoded_len(), description.length)
+/// Where the content of a chunk labelled so starts, in bytes: the same for every SHA-256.
+pub fn content_offset(label: &ChunkLabel) -> u64 {
+    offset_behind(header(&label.described([0; 32])).encoded_len(), label.length)
 }
 
 fn offset_behind(header_bytes: usize, length: u64) -> u64 {
@@ -202,43 +202,6 @@ fn decode_header(bytes: &[u8], header_bytes: usize, chunk: ChunkId) -> FsResult<
             .try_into()
             .map_err(|_| corrupt("its SHA-256 is malformed"))?,
     })
-}
-
-/// Computes the frame checksums of content that arrives in pieces of any size.
-#[derive(Debug, Default)]
-pub struct FrameChecksums {
-    done: Vec<u32>,
-    crc: u32,
-    filled: usize,
-}
-
-impl FrameChecksums {
-    /// Takes the next piece.
-    pub fn update(&mut self, mut piece: &[u8]) {
-        while !piece.is_empty() {
-            let (now, later) = piece.split_at(piece.len().min(FRAME_BYTES - self.filled));
-            self.crc = frame_crc_append(self.crc, now);
-            self.filled += now.len();
-            if self.filled == FRAME_BYTES {
-                self.end_frame();
-            }
-            piece = later;
-        }
-    }
-
-    /// The checksums of all frames, the last of which may be short.
-    pub fn finish(mut self) -> Vec<u32> {
-        if self.filled > 0 {
-            self.end_frame();
-        }
-        self.done
-    }
-
-    fn end_frame(&mut self) {
-        self.done.push(self.crc);
-        self.crc = 0;
-        self.filled = 0;
-    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,10 @@
 //! keeps other processes out. Invariant: the directory belongs to one cluster for ever; whatever is in memory is durable first,
 //! except a failed disk, which is failed even if that cannot be written down.
 
+use crate::store::Durable;
 use dfs_common::capability::CapabilityKey;
 use dfs_common::data_dir::{DataDirectory, Kind, hex_bytes};
+use dfs_common::extent::Receipt;
 use dfs_common::{ClusterId, DiskIncarnation, ErrorKind, FsError, FsResult, NodeId};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -31,6 +33,18 @@ pub struct Membership {
     pub node: NodeId,
     /// Key that chunk capabilities are signed with.
     pub capability_key: CapabilityKey,
+}
+
+impl Membership {
+    /// This node's receipt for a chunk of `length` bytes.
+    pub fn receipt(&self, durable: &Durable, length: u64) -> Receipt {
+        Receipt {
+            node: self.node,
+            disk: durable.disk,
+            sha256: durable.sha256,
+            length,
+        }
+    }
 }
 
 #[derive(Clone, Serialize, Deserialize)]

@@ -2,17 +2,19 @@
 //!
 //! Every copy has a short queue; the slowest sets the pace. Invariants: a copy that fails or stands still never fails the others, it is
 //! reported; this node's own failure ends the whole write, for its receipt is what the writer came for; a forward ends well only after
-//! this node found the content to have the described SHA-256, which its voucher says to the receiver. Nothing outlives the call.
+//! this node knows the SHA-256 of the whole content, which it computes for all, and says so with its voucher. Nothing outlives the call.
 
 use crate::config::Tuning;
 use crate::peers::Peers;
-use crate::store::{ChunkStore, HashCheck};
-use bytes::Bytes;
-use dfs_common::capability::Voucher;
+use crate::store::{ChunkStore, Durable, HashSource};
+use dfs_common::capability::{CapabilityKey, ChunkCapability};
+use dfs_common::chunk::ChunkLabel;
 use dfs_common::extent::Receipt;
-use dfs_common::service::{ChunkConnector, ChunkWritten, WriteChunk};
-use dfs_common::{DiskIncarnation, ErrorKind, FsError, FsResult};
+use dfs_common::piece::Piece;
+use dfs_common::service::{ChunkConnector, ChunkWritten, ContentHash, VouchedHash, WriteChunk};
+use dfs_common::{ErrorKind, FsError, FsResult};
 use futures::StreamExt;
+use futures::channel::oneshot as end;
 use futures::future::join_all;
 use futures::stream::{self, BoxStream};
 use std::sync::Arc;
@@ -31,9 +33,23 @@ pub struct Replication {
     tuning: Tuning,
 }
 
+/// A write that this node does for a client.
+pub struct OwnWrite {
+    /// What is known of the chunk.
+    pub label: ChunkLabel,
+    /// SHA-256 that the content must have, if the client knows it.
+    pub expected: Option<[u8; 32]>,
+    /// Permission to write.
+    pub capability: ChunkCapability,
+    /// Addresses of the further replicas, each once, and not this node's own.
+    pub forward: Vec<String>,
+    /// Content.
+    pub content: BoxStream<'static, FsResult<Piece>>,
+}
+
 /// What a queue brings: a piece, an error, or the end. A queue that is closed before an end was one of a write that was given up, and
 /// never looks like an end to its receiver, which may be polled longer than the write: by a connection.
-type Part = FsResult<Option<Bytes>>;
+type Part = FsResult<Option<Piece>>;
 
 /// The sending end of one copy.
 struct Copy {
@@ -53,55 +69,63 @@ impl Replication {
         }
     }
 
-    /// Stores the chunk in `store` and forwards it, vouched for, to the addresses of the request. The reply lacks this node's own
-    /// receipt, which the caller makes from the incarnation.
+    /// Stores the chunk in `store` and forwards it to the addresses of the request, with a hash that `key` vouches for. The reply lacks
+    /// this node's own receipt, which the caller makes from what it is answered of the store.
     ///
     /// # Errors
     /// Those of the store, and of the content.
     pub async fn write(
         &self,
         store: &dyn ChunkStore,
-        request: WriteChunk,
-        voucher: Voucher,
-    ) -> FsResult<(DiskIncarnation, ChunkWritten)> {
+        request: OwnWrite,
+        key: CapabilityKey,
+    ) -> FsResult<(Durable, ChunkWritten)> {
         let (own_copy, own_content) = new_copy(None);
-        let mut copies = Vec::with_capacity(request.forward.len());
-        let (matched, hash_matches) = oneshot::channel();
-        let durable_here = CancellationToken::new();
-        let forwards: Vec<_> = request
-            .forward
-            .iter()
-            .map(|address| {
-                let stalled = CancellationToken::new();
-                let (copy, content) = new_copy(Some(stalled.clone()));
-                copies.push(copy);
-                let upload = WriteChunk {
-                    description: request.description.clone(),
-                    capability: request.capability.clone(),
-                    forward: Vec::new(),
-                    voucher: Some(voucher),
-                    content,
-                };
-                self.forward(address.clone(), upload, stalled, durable_here.clone())
-            })
-            .collect();
-        let own = async {
-            let hash = HashCheck::Here {
-                matched: Some(matched),
-            };
-            let disk = store
-                .store(request.description.clone(), own_content, hash)
-                .await?;
-            durable_here.cancel();
-            Ok(disk)
+        let (found, sha256) = oneshot::channel();
+        let hash = HashSource::Here {
+            expected: request.expected,
+            found: Some(found),
         };
-        let (disk, (), outcomes) = tokio::try_join!(
+        let durable_here = CancellationToken::new();
+        let (mut copies, mut ends, mut forwards) = (Vec::new(), Vec::new(), Vec::new());
+        for address in &request.forward {
+            let stalled = CancellationToken::new();
+            let (copy, content) = new_copy(Some(stalled.clone()));
+            let (end, hash) = end::channel();
+            copies.push(copy);
+            ends.push(end);
+            let upload = WriteChunk {
+                label: request.label.clone(),
+                hash: ContentHash::Follows(hash),
+                capability: request.capability.clone(),
+                forward: Vec::new(),
+                content,
+            };
+            forwards.push(self.forward(address.clone(), upload, stalled, durable_here.clone()));
+        }
+        let own = async {
+            let durable = store.store(request.label.clone(), own_content, hash).await?;
+            durable_here.cancel();
+            Ok(durable)
+        };
+        // Without the hash the ends are dropped, and no forward ends well.
+        let vouching = async {
+            if let Ok(sha256) = sha256.await {
+                let voucher = key.vouch(&request.capability, &request.label.described(sha256));
+                for end in ends {
+                    // A forward that failed takes nothing.
+                    let _ = end.send(VouchedHash { sha256, voucher });
+                }
+            }
+            Ok(())
+        };
+        let (durable, (), (), outcomes) = tokio::try_join!(
             own,
             async {
-                self.distribute(request.content, own_copy, copies, hash_matches)
-                    .await;
+                self.distribute(request.content, own_copy, copies).await;
                 Ok(())
             },
+            vouching,
             async { Ok::<_, FsError>(join_all(forwards).await) },
         )?;
         let mut written = ChunkWritten {
@@ -109,40 +133,41 @@ impl Replication {
             failures: Vec::new(),
         };
         for (address, outcome) in outcomes {
+            let same = |receipt: &Receipt| {
+                (receipt.length, receipt.sha256) == (request.label.length, durable.sha256)
+            };
             match outcome {
-                Ok(receipt) => written.receipts.push(receipt),
+                Ok(receipt) if same(&receipt) => written.receipts.push(receipt),
+                Ok(_) => {
+                    tracing::warn!(%address, "a datanode gave a receipt for other content");
+                    let error = FsError::new(
+                        ErrorKind::Corrupt,
+                        "the datanode gave a receipt for other content",
+                    );
+                    written.failures.push((address, error));
+                }
                 Err(error) => written.failures.push((address, error)),
             }
         }
-        Ok((disk, written))
+        Ok((durable, written))
     }
 
-    /// Gives every piece to every copy that still takes some; an error of the content ends them all. The end of the content reaches the
-    /// forwards only when `hash_matches`.
+    /// Gives every piece to every copy that still takes some, then the end; an error of the content ends them all.
     async fn distribute(
         &self,
-        mut content: BoxStream<'static, FsResult<Bytes>>,
+        mut content: BoxStream<'static, FsResult<Piece>>,
         mut own: Copy,
         mut forwards: Vec<Copy>,
-        hash_matches: oneshot::Receiver<()>,
     ) {
-        while let Some(piece) = content.next().await {
-            let failed = piece.is_err();
-            self.give(piece.map(Some), std::iter::once(&mut own).chain(&mut forwards))
+        loop {
+            let part = content.next().await.transpose();
+            let ended = !matches!(part, Ok(Some(_)));
+            self.give(part, std::iter::once(&mut own).chain(&mut forwards))
                 .await;
-            if failed {
+            if ended {
                 return;
             }
         }
-        self.give(Ok(None), std::iter::once(&mut own)).await;
-        let end = match hash_matches.await {
-            Ok(()) => Ok(None),
-            Err(_) => Err(FsError::new(
-                ErrorKind::Corrupt,
-                "the content is not the described one",
-            )),
-        };
-        self.give(end, forwards.iter_mut()).await;
     }
 
     async fn give(&self, part: Part, copies: impl Iterator<Item = &mut Copy>) {
@@ -222,20 +247,17 @@ impl Replication {
                 "the datanode did not answer a moment ago",
             ));
         }
-        let (length, sha256) = (upload.description.length, upload.description.sha256);
         let peer = self.connector.chunk_service(address)?;
         let written = peer.write_chunk(upload).await?;
-        match written.receipts.into_iter().next() {
-            Some(receipt) if receipt.length == length && receipt.sha256 == sha256 => Ok(receipt),
-            _ => Err(FsError::new(
-                ErrorKind::Corrupt,
-                "the datanode gave a receipt for other content",
-            )),
-        }
+        written
+            .receipts
+            .into_iter()
+            .next()
+            .ok_or_else(|| FsError::new(ErrorKind::Io, "the datanode gave no receipt"))
     }
 }
 
-fn new_copy(stalled: Option<CancellationToken>) -> (Copy, BoxStream<'static, FsResult<Bytes>>) {
+fn new_copy(stalled: Option<CancellationToken>) -> (Copy, BoxStream<'static, FsResult<Piece>>) {
     let (sender, receiver) = mpsc::channel(QUEUE_PIECES);
     let copy = Copy {
         queue: Some(sender),
@@ -245,7 +267,7 @@ fn new_copy(stalled: Option<CancellationToken>) -> (Copy, BoxStream<'static, FsR
 }
 
 /// The content that a queue brings, until its end or its first error.
-fn content_of(queue: mpsc::Receiver<Part>) -> BoxStream<'static, FsResult<Bytes>> {
+fn content_of(queue: mpsc::Receiver<Part>) -> BoxStream<'static, FsResult<Piece>> {
     stream::unfold(Some(queue), |state| async move {
         let mut queue = state?;
         match queue.recv().await {

@@ -4,17 +4,18 @@
 //! chunk and that access.
 
 use crate::identity::Membership;
-use crate::replication::Replication;
-use crate::store::{ChunkStore, HashCheck};
+use crate::replication::{OwnWrite, Replication};
+use crate::store::{ChunkStore, HashSource};
 use async_trait::async_trait;
-use bytes::Bytes;
-use dfs_common::capability::{ChunkAccess, ChunkCapability};
-use dfs_common::chunk::ChunkDescription;
+use dfs_common::capability::{CapabilityKey, ChunkAccess, ChunkCapability};
+use dfs_common::chunk::{ChunkDescription, ChunkLabel};
 use dfs_common::clock::Clock;
-use dfs_common::extent::Receipt;
 use dfs_common::limits::{CHUNK_BYTES_MAX, FILE_BYTES_MAX, REPLICATION_MAX};
-use dfs_common::service::{ChunkService, ChunkWritten, WriteChunk};
+use dfs_common::piece::Piece;
+use dfs_common::service::{ChunkService, ChunkWritten, ContentHash, VouchedHash, WriteChunk};
 use dfs_common::{ChunkId, ErrorKind, FsError, FsResult, SessionId};
+use futures::FutureExt;
+use futures::channel::oneshot;
 use futures::stream::BoxStream;
 use parking_lot::RwLock;
 use std::sync::Arc;
@@ -36,17 +37,36 @@ fn invalid(text: impl Into<String>) -> FsError {
     FsError::new(ErrorKind::Invalid, text.into())
 }
 
-fn check(description: &ChunkDescription) -> FsResult<()> {
-    if !(1..=CHUNK_BYTES_MAX).contains(&description.length) {
+fn check(label: &ChunkLabel) -> FsResult<()> {
+    if !(1..=CHUNK_BYTES_MAX).contains(&label.length) {
         return Err(invalid(format!(
             "a chunk has 1 to {CHUNK_BYTES_MAX} bytes, not {}",
-            description.length
+            label.length
         )));
     }
-    if description.file_offset > FILE_BYTES_MAX {
+    if label.file_offset > FILE_BYTES_MAX {
         return Err(invalid("a chunk's file offset is behind the largest file"));
     }
     Ok(())
+}
+
+/// The hash that another datanode says behind the content, once its voucher was found good.
+async fn vouched(
+    hash: oneshot::Receiver<VouchedHash>,
+    key: CapabilityKey,
+    capability: ChunkCapability,
+    label: ChunkLabel,
+) -> FsResult<[u8; 32]> {
+    let VouchedHash { sha256, voucher } = hash
+        .await
+        .map_err(|_| FsError::new(ErrorKind::Interrupted, "the content ended without its hash"))?;
+    match key.is_vouched(&voucher, &capability, &label.described(sha256)) {
+        true => Ok(sha256),
+        false => Err(FsError::new(
+            ErrorKind::Unauthenticated,
+            "no datanode of this cluster vouched for the content",
+        )),
+    }
 }
 
 impl DatanodeService {
@@ -108,41 +128,35 @@ impl DatanodeService {
 #[async_trait]
 impl ChunkService for DatanodeService {
     async fn write_chunk(&self, mut request: WriteChunk) -> FsResult<ChunkWritten> {
-        let membership = self.admit(&request.capability, request.description.chunk, ChunkAccess::Write)?;
-        check(&request.description)?;
+        let membership = self.admit(&request.capability, request.label.chunk, ChunkAccess::Write)?;
+        check(&request.label)?;
         request.forward = self.targets(request.forward)?;
-        let (length, sha256) = (request.description.length, request.description.sha256);
-        let key = &membership.capability_key;
-        let (disk, mut written) = if request.forward.is_empty() {
-            let vouched = request
-                .voucher
-                .is_some_and(|voucher| key.is_vouched(&voucher, &request.capability, &request.description));
-            let hash = match vouched {
-                true => HashCheck::AtSource,
-                false => HashCheck::Here { matched: None },
-            };
-            let disk = self
-                .store
-                .store(request.description, request.content, hash)
-                .await?;
-            let written = ChunkWritten {
-                receipts: Vec::new(),
-                failures: Vec::new(),
-            };
-            (disk, written)
-        } else {
-            let voucher = key.vouch(&request.capability, &request.description);
-            self.replication.write(&*self.store, request, voucher).await?
+        let (length, key) = (request.label.length, membership.capability_key);
+        let expected = match request.hash {
+            ContentHash::Follows(hash) => {
+                if !request.forward.is_empty() {
+                    return Err(invalid("a forwarded chunk is not forwarded again"));
+                }
+                let told = vouched(hash, key, request.capability, request.label.clone());
+                let told = HashSource::Told(told.boxed());
+                let durable = self.store.store(request.label, request.content, told).await?;
+                return Ok(ChunkWritten {
+                    receipts: vec![membership.receipt(&durable, length)],
+                    failures: Vec::new(),
+                });
+            }
+            ContentHash::Known(sha256) => Some(sha256),
+            ContentHash::Computed => None,
         };
-        written.receipts.insert(
-            0,
-            Receipt {
-                node: membership.node,
-                disk,
-                sha256,
-                length,
-            },
-        );
+        let own = OwnWrite {
+            label: request.label,
+            expected,
+            capability: request.capability,
+            forward: request.forward,
+            content: request.content,
+        };
+        let (durable, mut written) = self.replication.write(&*self.store, own, key).await?;
+        written.receipts.insert(0, membership.receipt(&durable, length));
         Ok(written)
     }
 
@@ -151,7 +165,7 @@ impl ChunkService for DatanodeService {
         capability: ChunkCapability,
         offset: u64,
         length: u64,
-    ) -> FsResult<BoxStream<'static, FsResult<Bytes>>> {
+    ) -> FsResult<BoxStream<'static, FsResult<Piece>>> {
         self.admit(&capability, capability.chunk, ChunkAccess::Read)?;
         self.store.read(capability.chunk, offset, length).await
     }

@@ -303,7 +303,6 @@ pub(crate) struct Body {
 /// How far saving a generation has come.
 #[derive(Default)]
 pub(crate) struct Upload {
-    pub(crate) sha256: Option<[u8; 32]>,
     pub(crate) capability: Option<ChunkCapability>,
     pub(crate) receipts: Vec<Receipt>,
     pub(crate) done: Option<CommittedChunk>,

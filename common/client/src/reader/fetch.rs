@@ -125,7 +125,7 @@ impl Inner {
             while queue.length < length {
                 let next = async { pieces.next().await.transpose() };
                 match within(CALL_DEADLINE, next).await? {
-                    Some(piece) => queue.push(piece),
+                    Some(piece) => queue.push(piece.into_content()),
                     None => {
                         return Err(FsError::new(
                             ErrorKind::Corrupt,

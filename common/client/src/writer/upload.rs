@@ -3,6 +3,9 @@
 //! The first good member forwards to the others. A member that failed is tried once more by itself; then the chunk is
 //! accepted with fewer replicas, at least the floor (degraded). A group that does not reach the floor is given up for
 //! another. What was achieved is kept in the generation, so that a cancelled upload goes on where it was.
+//!
+//! Nothing is hashed here: the datanode that content arrives at computes its SHA-256 for all (docs/adr/0009-hash-where-content-arrives.md). What the
+//! first receipt of a group says is what every other one of that group must say, and what a member that is tried alone compares.
 
 use crate::client::Inner;
 use crate::dirty::Body;
@@ -10,10 +13,10 @@ use crate::dirty::generation::Upload;
 use crate::placement::Member;
 use crate::waiting::{What, within};
 use dfs_common::capability::ChunkCapability;
-use dfs_common::checksum::content_sha256;
-use dfs_common::chunk::ChunkDescription;
+use dfs_common::chunk::ChunkLabel;
 use dfs_common::extent::{CommittedChunk, Receipt};
-use dfs_common::service::WriteChunk;
+use dfs_common::piece::pieces;
+use dfs_common::service::{ContentHash, WriteChunk};
 use dfs_common::{ErrorKind, FsError, FsResult, Ino, NodeId};
 use futures::StreamExt;
 use std::collections::HashSet;
@@ -24,8 +27,6 @@ use std::time::Duration;
 const ATTEMPT_DEADLINE: Duration = Duration::from_secs(60);
 /// Placement groups found full, one after the other, before the program is told.
 const FULL_GROUPS_MAX: u32 = 3;
-/// Content up to this size is hashed by the caller's thread.
-const HASH_HERE_MAX: u64 = 64 << 10;
 
 impl Inner {
     /// Makes a generation durable on datanodes; answers the chunk with its receipts. Cancel-safe: call again.
@@ -42,10 +43,6 @@ impl Inner {
         if let Some(done) = &upload.done {
             return Ok(done.clone());
         }
-        let sha256 = match upload.sha256 {
-            Some(sha256) => sha256,
-            None => *upload.sha256.insert(hash(body).await?),
-        };
         let mut attempts = self.attempts(What::of("saving data", ino));
         let mut full = 0;
         loop {
@@ -57,17 +54,16 @@ impl Inner {
                 }
             };
             let live = self.session.live();
-            let description = ChunkDescription {
+            let label = ChunkLabel {
                 chunk: capability.chunk,
                 ino,
                 file_offset,
                 length: body.length,
                 epoch: live.identity.epoch,
-                sha256,
             };
             let mut round = Round {
                 inner: self,
-                description,
+                label,
                 capability,
                 body,
                 outcome: None,
@@ -76,13 +72,13 @@ impl Inner {
             round.send(&mut upload.receipts).await?;
             if upload.receipts.len() >= live.replication_floor as usize {
                 let done = CommittedChunk {
-                    chunk: round.description.chunk,
+                    chunk: round.label.chunk,
                     receipts: std::mem::take(&mut upload.receipts),
                 };
                 upload.done = Some(done.clone());
                 return Ok(done);
             }
-            let (chunk, receipts) = (round.description.chunk, upload.receipts.len());
+            let (chunk, receipts) = (round.label.chunk, upload.receipts.len());
             let error = round.outcome.unwrap_or_else(|| {
                 FsError::new(
                     ErrorKind::Unavailable,
@@ -111,21 +107,10 @@ impl Inner {
     }
 }
 
-async fn hash(body: &Arc<Body>) -> FsResult<[u8; 32]> {
-    let pieces = body.pieces();
-    let hash = move || content_sha256(pieces.iter().map(|piece| &piece[..]));
-    if body.length <= HASH_HERE_MAX {
-        return Ok(hash());
-    }
-    tokio::task::spawn_blocking(hash)
-        .await
-        .map_err(|_| FsError::new(ErrorKind::Interrupted, "the runtime is shutting down"))
-}
-
 /// Sending one chunk to one group.
 struct Round<'a> {
     inner: &'a Inner,
-    description: ChunkDescription,
+    label: ChunkLabel,
     capability: ChunkCapability,
     body: &'a Arc<Body>,
     /// The last failure.
@@ -136,7 +121,7 @@ struct Round<'a> {
 
 impl Round<'_> {
     async fn send(&mut self, receipts: &mut Vec<Receipt>) -> FsResult<()> {
-        let members = self.inner.members_of(self.description.chunk).await?;
+        let members = self.inner.members_of(self.label.chunk).await?;
         let good = members.iter().filter(|member| member.good).count();
         let floor = self.inner.session.live().replication_floor as usize;
         // Members that failed once are tried again, alone, after the others; those that failed twice are not.
@@ -177,13 +162,14 @@ impl Round<'_> {
 
     /// False if `first` failed as a whole: then nothing is known of the others.
     async fn send_to(&mut self, first: &Member, others: &[&Member], receipts: &mut Vec<Receipt>) -> bool {
-        let pieces = self.body.pieces();
+        let parts = futures::stream::iter(self.body.pieces().into_iter().map(Ok)).boxed();
+        let known = receipts.first().map(|receipt| receipt.sha256);
         let request = WriteChunk {
-            description: self.description.clone(),
+            label: self.label.clone(),
+            hash: known.map_or(ContentHash::Computed, ContentHash::Known),
             capability: self.capability.clone(),
             forward: others.iter().map(|member| member.address.clone()).collect(),
-            voucher: None,
-            content: futures::stream::iter(pieces.into_iter().map(Ok)).boxed(),
+            content: pieces(parts),
         };
         let written = match self.inner.chunk_service(first) {
             Ok(service) => within(ATTEMPT_DEADLINE, service.write_chunk(request)).await,
@@ -196,10 +182,13 @@ impl Round<'_> {
                 for receipt in written.receipts {
                     let member = std::iter::once(first).chain(others.iter().copied());
                     let of_member = member.into_iter().any(|member| member.node == receipt.node);
-                    let right = receipt.sha256 == self.description.sha256
-                        && receipt.length == self.description.length;
+                    // The first one says the hash; the others agree.
+                    let agrees = receipts
+                        .first()
+                        .is_none_or(|known| known.sha256 == receipt.sha256)
+                        && receipt.length == self.label.length;
                     let known = receipts.iter().any(|known| known.node == receipt.node);
-                    if of_member && right && !known {
+                    if of_member && agrees && !known {
                         receipts.push(receipt);
                     }
                 }
@@ -208,7 +197,7 @@ impl Round<'_> {
             Err(error) => failures.push((first.address.clone(), error)),
         }
         for (node, error) in failures {
-            tracing::warn!(chunk = %self.description.chunk, node, %error, "replica could not be written");
+            tracing::warn!(chunk = %self.label.chunk, node, %error, "replica could not be written");
             self.unusable |= matches!(
                 error.kind(),
                 ErrorKind::ChunkConflict | ErrorKind::Unauthenticated

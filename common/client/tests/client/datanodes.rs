@@ -1,10 +1,19 @@
 //! Datanodes that are down, full, damaged or slow.
 
 use crate::rig::*;
+use async_trait::async_trait;
+use dfs_client::{Client, ClientConfig};
 use dfs_common::attr::SetAttr;
-use dfs_common::{ErrorKind, Ino};
+use dfs_common::capability::ChunkCapability;
+use dfs_common::checksum::content_sha256;
+use dfs_common::chunk::ChunkDescription;
+use dfs_common::piece::Piece;
+use dfs_common::service::{ChunkConnector, ChunkService, ChunkWritten, ContentHash, WriteChunk};
+use dfs_common::{ErrorKind, FsResult, Ino, NodeId};
 use dfs_testkit::faults::Fault;
-use dfs_testkit::twin::TwinOptions;
+use dfs_testkit::twin::{TwinCluster, TwinOptions};
+use futures::stream::BoxStream;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 #[tokio::test]
@@ -74,6 +83,149 @@ async fn below_the_floor_without_the_coordinator_knowing_writers_wait_too() {
     rig.cluster.chunks.node(0).set_down(false);
     sync.await.unwrap().unwrap();
     assert!(saved(&rig, ino).await == pattern(100_000, 1));
+}
+
+/// Notes what is said of the hash of each chunk write; the receipts of one node may be spoilt.
+struct Noting {
+    inner: Arc<dyn ChunkConnector>,
+    notes: Arc<Mutex<Vec<Option<[u8; 32]>>>>,
+    liar: Option<NodeId>,
+}
+
+struct Noted {
+    inner: Arc<dyn ChunkService>,
+    notes: Arc<Mutex<Vec<Option<[u8; 32]>>>>,
+    liar: Option<NodeId>,
+}
+
+impl ChunkConnector for Noting {
+    fn chunk_service(&self, address: &str) -> FsResult<Arc<dyn ChunkService>> {
+        Ok(Arc::new(Noted {
+            inner: self.inner.chunk_service(address)?,
+            notes: self.notes.clone(),
+            liar: self.liar,
+        }))
+    }
+}
+
+#[async_trait]
+impl ChunkService for Noted {
+    async fn write_chunk(&self, request: WriteChunk) -> FsResult<ChunkWritten> {
+        let said = match &request.hash {
+            ContentHash::Computed => None,
+            ContentHash::Known(sha256) => Some(*sha256),
+            ContentHash::Follows(_) => panic!("a client vouches for nothing"),
+        };
+        self.notes.lock().unwrap().push(said);
+        let mut written = self.inner.write_chunk(request).await?;
+        for receipt in &mut written.receipts {
+            if Some(receipt.node) == self.liar {
+                receipt.sha256[0] ^= 1;
+            }
+        }
+        Ok(written)
+    }
+    async fn read_chunk(
+        &self,
+        capability: ChunkCapability,
+        offset: u64,
+        length: u64,
+    ) -> FsResult<BoxStream<'static, FsResult<Piece>>> {
+        self.inner.read_chunk(capability, offset, length).await
+    }
+    async fn stat_chunk(&self, capability: ChunkCapability) -> FsResult<ChunkDescription> {
+        self.inner.stat_chunk(capability).await
+    }
+    async fn delete_chunk(&self, capability: ChunkCapability) -> FsResult<()> {
+        self.inner.delete_chunk(capability).await
+    }
+}
+
+fn large_chunks() -> TwinOptions {
+    TwinOptions {
+        chunk_bytes: 8 << 20,
+        ..TwinOptions::default()
+    }
+}
+
+/// A client over twins whose chunk writes are noted.
+async fn noting(liar: Option<NodeId>) -> (TwinCluster, Client, Arc<Mutex<Vec<Option<[u8; 32]>>>>) {
+    let cluster = TwinCluster::new(large_chunks());
+    let notes = Arc::new(Mutex::new(Vec::new()));
+    let connector = Noting {
+        inner: cluster.chunks.clone(),
+        notes: notes.clone(),
+        liar,
+    };
+    let config = ClientConfig::new("twin:1");
+    let client = Client::with_services(config, cluster.metadata.clone(), Arc::new(connector))
+        .await
+        .unwrap();
+    (cluster, client, notes)
+}
+
+#[tokio::test]
+async fn hash_is_left_to_the_datanode_and_sent_only_to_a_member_tried_alone() {
+    let (cluster, client, notes) = noting(None).await;
+    let (_, handle) = make(&client, "file", WRITE).await;
+    put(&client, handle, 0, &pattern(500_000, 1)).await;
+    client.fsync(handle).await.unwrap();
+    assert_eq!(
+        *notes.lock().unwrap(),
+        [None],
+        "one write, of which nothing was hashed"
+    );
+    for index in 0..3 {
+        cluster.chunks.node(index).set_read_only(true);
+        notes.lock().unwrap().clear();
+        let data = pattern(500_000, 2 + index as u64);
+        put(&client, handle, 0, &data).await;
+        client.fsync(handle).await.unwrap();
+        let said = notes.lock().unwrap().clone();
+        let known: Vec<_> = said.iter().flatten().collect();
+        assert!(
+            !known.is_empty(),
+            "the member that failed was tried alone: {said:?}"
+        );
+        assert!(said[0].is_none());
+        assert!(known.iter().all(|sha256| **sha256 == content_sha256([&data[..]])));
+        cluster.chunks.node(index).set_read_only(false);
+    }
+}
+
+#[tokio::test]
+async fn receipt_for_other_content_than_the_others_does_not_count() {
+    // The last member of a group: the hash is that of the first receipt.
+    let (_cluster, client, _) = noting(Some(NodeId(3))).await;
+    let (_, handle) = make(&client, "file", WRITE).await;
+    for salt in 0..4 {
+        put(&client, handle, 0, &pattern(300_000, salt)).await;
+        client.fsync(handle).await.unwrap();
+    }
+    assert!(get(&client, handle).await.unwrap() == pattern(300_000, 3));
+}
+
+#[tokio::test]
+async fn upload_whose_reply_was_lost_is_sent_again_as_the_same_chunk() {
+    for fault in [Fault::LoseReply, Fault::TimeOut] {
+        let rig = Rig::with(large_chunks());
+        let client = rig.client().await;
+        let (ino, handle) = make(&client, "file", WRITE).await;
+        rig.chunk_faults
+            .replace(move |attempt| match (attempt.method, attempt.before) {
+                ("write_chunk", 0) => fault,
+                _ => Fault::None,
+            });
+        put(&client, handle, 0, &pattern(500_000, 1)).await;
+        client.fsync(handle).await.unwrap();
+        assert_eq!(rig.chunk_faults.faults(), 1);
+        assert!(saved(&rig, ino).await == pattern(500_000, 1));
+        let in_use: Vec<_> = rig.cluster.metadata.chunks_in_use().into_iter().collect();
+        assert_eq!(in_use.len(), 1);
+        for index in 0..3 {
+            assert_eq!(rig.cluster.chunks.node(index).chunks(), in_use);
+        }
+    }
 }
 
 #[tokio::test]

@@ -6,8 +6,10 @@ use dfs_common::capability::{CapabilityKey, ChunkAccess, ChunkCapability};
 use dfs_common::checksum::content_sha256;
 use dfs_common::chunk::ChunkDescription;
 use dfs_common::limits::{FRAME_BYTES, WIRE_FRAME_BYTES};
-use dfs_common::service::{ChunkService, ChunkWritten, WriteChunk};
+use dfs_common::piece::{self, Piece};
+use dfs_common::service::{ChunkService, ChunkWritten, ContentHash, VouchedHash, WriteChunk};
 use dfs_common::{ChunkId, ErrorKind, FsResult, Ino, PgId, SessionEpoch, SessionId};
+use futures::channel::oneshot;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use std::sync::Arc;
@@ -36,6 +38,12 @@ const CHECKS: &[Check] = checks![Chunk:
     other_bytes_under_the_same_id_are_refused,
     concurrent_writers_agree_on_one_content,
     content_that_does_not_match_is_refused,
+    hash_is_computed_for_a_writer_that_does_not_know_it,
+    hash_known_or_not_the_bytes_decide,
+    vouched_hash_that_follows_the_content_is_kept,
+    content_whose_hash_does_not_follow_is_not_stored,
+    wrong_vouchers_are_refused,
+    pieces_that_are_not_whole_frames_are_refused,
     interrupted_writes_leave_nothing,
     missing_chunks_are_not_found,
     deleting_is_repeatable,
@@ -105,19 +113,33 @@ impl Chunk {
 
     fn request(&self, description: ChunkDescription, pieces: Vec<FsResult<Bytes>>) -> WriteChunk {
         WriteChunk {
-            description,
+            label: description.label(),
+            hash: ContentHash::Known(description.sha256),
             capability: self.capability(ChunkAccess::Write),
             forward: Vec::new(),
-            voucher: None,
-            content: stream::iter(pieces).boxed(),
+            content: piece::pieces(stream::iter(pieces).boxed()),
         }
     }
 
+    /// Writes as a client does at first: without the hash.
     async fn write(&self, content: &Bytes) -> FsResult<ChunkWritten> {
-        let pieces = pieces(content, WIRE_FRAME_BYTES);
-        self.service()
-            .write_chunk(self.request(self.description(content), pieces))
-            .await
+        self.write_with(content, ContentHash::Computed).await
+    }
+
+    async fn write_with(&self, content: &Bytes, hash: ContentHash) -> FsResult<ChunkWritten> {
+        let request = self.request(self.description(content), pieces(content, WIRE_FRAME_BYTES));
+        self.service().write_chunk(WriteChunk { hash, ..request }).await
+    }
+
+    /// The hash of `content`, vouched for with `key`, as a datanode that forwards says it behind the content.
+    fn vouched(&self, content: &Bytes, key: CapabilityKey) -> ContentHash {
+        let description = self.description(content);
+        let voucher = key.vouch(&self.capability(ChunkAccess::Write), &description);
+        let (end, hash) = oneshot::channel();
+        let sha256 = description.sha256;
+        end.send(VouchedHash { sha256, voucher })
+            .expect("the receiver is there");
+        ContentHash::Follows(hash)
     }
 
     async fn read(&self, offset: u64, length: u64) -> FsResult<Bytes> {
@@ -145,16 +167,16 @@ async fn read(
     offset: u64,
     length: u64,
 ) -> FsResult<Bytes> {
-    let pieces: Vec<Bytes> = service
+    let pieces: Vec<Piece> = service
         .read_chunk(capability, offset, length)
         .await?
         .try_collect()
         .await?;
-    assert!(
-        pieces
-            .iter()
-            .all(|piece| !piece.is_empty() && piece.len() <= WIRE_FRAME_BYTES)
-    );
+    for piece in &pieces {
+        let right = Piece::new(piece.content().clone());
+        assert_eq!(piece.checksums(), right.checksums());
+    }
+    let pieces: Vec<Bytes> = pieces.into_iter().map(Piece::into_content).collect();
     Ok(pieces.concat().into())
 }
 
@@ -253,6 +275,99 @@ async fn content_that_does_not_match_is_refused(chunk: Chunk) {
         refused(chunk.service().write_chunk(request).await, ErrorKind::Corrupt);
         refused(chunk.stat().await, ErrorKind::NotFound);
     }
+    chunk.write(&whole).await.unwrap();
+}
+
+async fn hash_is_computed_for_a_writer_that_does_not_know_it(chunk: Chunk) {
+    for length in [1, 100_000, 1_500_000] {
+        let chunk = Chunk::new(chunk.subject.clone());
+        let whole = content(length, 20);
+        let written = chunk.write(&whole).await.unwrap();
+        assert_eq!(written.receipts[0].sha256, content_sha256([&whole[..]]));
+        assert_eq!(chunk.stat().await.unwrap(), chunk.description(&whole));
+    }
+}
+
+async fn hash_known_or_not_the_bytes_decide(chunk: Chunk) {
+    let (whole, other) = (content(700_000, 21), content(700_000, 22));
+    let first = chunk.write(&whole).await.unwrap();
+    let known = |content: &Bytes| ContentHash::Known(content_sha256([&content[..]]));
+    let vouched = |content: &Bytes| chunk.vouched(content, chunk.subject.key);
+    for (same, different) in [
+        (ContentHash::Computed, ContentHash::Computed),
+        (known(&whole), known(&other)),
+        (vouched(&whole), vouched(&other)),
+    ] {
+        let again = chunk.write_with(&whole, same).await.unwrap();
+        assert_eq!(again.receipts, first.receipts);
+        refused(
+            chunk.write_with(&other, different).await,
+            ErrorKind::ChunkConflict,
+        );
+    }
+    // The hash of what is there, but not its bytes.
+    refused(chunk.write_with(&other, known(&whole)).await, ErrorKind::Corrupt);
+    assert_eq!(chunk.read(0, 700_000).await.unwrap(), whole);
+}
+
+async fn vouched_hash_that_follows_the_content_is_kept(chunk: Chunk) {
+    let whole = content(700_000, 23);
+    let hash = chunk.vouched(&whole, chunk.subject.key);
+    let written = chunk.write_with(&whole, hash).await.unwrap();
+    assert_eq!(written.receipts[0].sha256, content_sha256([&whole[..]]));
+    assert_eq!(chunk.stat().await.unwrap(), chunk.description(&whole));
+    assert_eq!(chunk.read(0, 700_000).await.unwrap(), whole);
+}
+
+async fn content_whose_hash_does_not_follow_is_not_stored(chunk: Chunk) {
+    let whole = content(700_000, 24);
+    let (end, hash) = oneshot::channel();
+    drop(end);
+    let written = chunk.write_with(&whole, ContentHash::Follows(hash)).await;
+    assert!(written.is_err(), "{written:?}");
+    refused(chunk.stat().await, ErrorKind::NotFound);
+    chunk.write(&whole).await.unwrap();
+}
+
+async fn wrong_vouchers_are_refused(chunk: Chunk) {
+    let (whole, other) = (content(700_000, 25), content(700_000, 26));
+    let key = chunk.subject.key;
+    // For another hash than the one said, and of somebody without the key.
+    let voucher = key.vouch(&chunk.capability(ChunkAccess::Write), &chunk.description(&other));
+    let (end, of_other_content) = oneshot::channel();
+    let sha256 = chunk.description(&whole).sha256;
+    end.send(VouchedHash { sha256, voucher })
+        .expect("the receiver is there");
+    let wrong = [
+        ContentHash::Follows(of_other_content),
+        chunk.vouched(&whole, CapabilityKey([1; 32])),
+    ];
+    for hash in wrong {
+        refused(chunk.write_with(&whole, hash).await, ErrorKind::Unauthenticated);
+        refused(chunk.stat().await, ErrorKind::NotFound);
+    }
+    // What was forwarded is not forwarded again.
+    let mut request = chunk.request(chunk.description(&whole), pieces(&whole, WIRE_FRAME_BYTES));
+    request.hash = chunk.vouched(&whole, key);
+    request.forward = vec![chunk.subject.nowhere.clone()];
+    refused(chunk.service().write_chunk(request).await, ErrorKind::Invalid);
+    refused(chunk.stat().await, ErrorKind::NotFound);
+}
+
+async fn pieces_that_are_not_whole_frames_are_refused(chunk: Chunk) {
+    let whole = content(600_000, 27);
+    let cut = FRAME_BYTES + 1;
+    let first = [
+        whole.slice(..cut),
+        whole.slice(cut..300_000),
+        whole.slice(300_000..500_000),
+    ];
+    let parts = first.into_iter().chain([whole.slice(500_000..)]);
+    let misaligned: Vec<_> = parts.map(|part| Ok(Piece::new(part))).collect();
+    let mut request = chunk.request(chunk.description(&whole), Vec::new());
+    request.content = stream::iter(misaligned).boxed();
+    refused(chunk.service().write_chunk(request).await, ErrorKind::Invalid);
+    refused(chunk.stat().await, ErrorKind::NotFound);
     chunk.write(&whole).await.unwrap();
 }
 
@@ -383,6 +498,7 @@ async fn replicas_are_forwarded_and_failures_reported(chunk: Chunk) {
         .map(|(address, _)| address.clone())
         .collect();
     request.forward.push(chunk.subject.nowhere.clone());
+    request.hash = ContentHash::Computed;
     let written = chunk.service().write_chunk(request).await.unwrap();
     assert_eq!(
         written.receipts.len(),
@@ -400,6 +516,11 @@ async fn replicas_are_forwarded_and_failures_reported(chunk: Chunk) {
     let failed: Vec<&str> = written.failures.iter().map(|(address, _)| &address[..]).collect();
     assert_eq!(failed, [&chunk.subject.nowhere[..]]);
     for (address, peer) in &chunk.subject.peers {
+        let described = peer
+            .stat_chunk(chunk.capability(ChunkAccess::Read))
+            .await
+            .unwrap();
+        assert_eq!(described, chunk.description(&whole), "the header on {address}");
         let copy = read(&**peer, chunk.capability(ChunkAccess::Read), 0, 700_000)
             .await
             .unwrap();

@@ -6,11 +6,12 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use dfs_common::capability::{ChunkAccess, ChunkCapability};
 use dfs_common::checksum::content_sha256;
-use dfs_common::chunk::ChunkDescription;
+use dfs_common::chunk::{ChunkDescription, ChunkLabel};
 use dfs_common::clock::Clock;
 use dfs_common::extent::Receipt;
-use dfs_common::limits::{CHUNK_BYTES_MAX, WIRE_FRAME_BYTES};
-use dfs_common::service::{ChunkConnector, ChunkService, ChunkWritten, WriteChunk};
+use dfs_common::limits::{CHUNK_BYTES_MAX, FRAME_BYTES, WIRE_FRAME_BYTES};
+use dfs_common::piece::Piece;
+use dfs_common::service::{ChunkConnector, ChunkService, ChunkWritten, ContentHash, WriteChunk};
 use dfs_common::{ChunkId, DiskIncarnation, ErrorKind, FsError, FsResult, NodeId, SessionId};
 use futures::stream::{self, BoxStream, StreamExt};
 use parking_lot::Mutex;
@@ -204,27 +205,57 @@ impl TwinNode {
     }
 }
 
-async fn gather(
-    description: &ChunkDescription,
-    content: BoxStream<'static, FsResult<Bytes>>,
-) -> FsResult<Bytes> {
+async fn gather(label: &ChunkLabel, content: BoxStream<'static, FsResult<Piece>>) -> FsResult<Bytes> {
     let corrupt = |why| Err(FsError::new(ErrorKind::Corrupt, why));
     let mut content = content;
     let mut bytes = BytesMut::new();
     while let Some(piece) = content.next().await {
         let piece = piece?;
-        if piece.len() > WIRE_FRAME_BYTES {
-            return Err(FsError::new(ErrorKind::Invalid, "a piece is above 256 KiB"));
+        if !bytes.len().is_multiple_of(FRAME_BYTES) {
+            return Err(FsError::new(ErrorKind::Invalid, "a piece is not aligned"));
         }
-        bytes.extend_from_slice(&piece);
-        if bytes.len() as u64 > description.length {
+        bytes.extend_from_slice(piece.content());
+        if bytes.len() as u64 > label.length {
             return corrupt("the content is longer than described");
         }
     }
-    if bytes.len() as u64 != description.length || content_sha256([&bytes[..]]) != description.sha256 {
-        return corrupt("the content is not the one described");
+    match bytes.len() as u64 == label.length {
+        true => Ok(bytes.freeze()),
+        false => corrupt("the content is shorter than described"),
     }
-    Ok(bytes.freeze())
+}
+
+/// The description of the whole content. The twin hashes everything, and believes nobody who says something else.
+async fn describe(
+    label: &ChunkLabel,
+    capability: &ChunkCapability,
+    content: &Bytes,
+    hash: ContentHash,
+) -> FsResult<ChunkDescription> {
+    let found = label.described(content_sha256([&content[..]]));
+    let said = match hash {
+        ContentHash::Computed => found.sha256,
+        ContentHash::Known(sha256) => sha256,
+        ContentHash::Follows(hash) => {
+            let vouched = hash
+                .await
+                .map_err(|_| FsError::new(ErrorKind::Interrupted, "the content ended without its hash"))?;
+            if !TWIN_KEY.is_vouched(&vouched.voucher, capability, &label.described(vouched.sha256)) {
+                return Err(FsError::new(
+                    ErrorKind::Unauthenticated,
+                    "nobody vouched for the content",
+                ));
+            }
+            vouched.sha256
+        }
+    };
+    match said == found.sha256 {
+        true => Ok(found),
+        false => Err(FsError::new(
+            ErrorKind::Corrupt,
+            "the content is not the one described",
+        )),
+    }
 }
 
 #[async_trait]
@@ -232,24 +263,30 @@ impl ChunkService for TwinNode {
     async fn write_chunk(&self, request: WriteChunk) -> FsResult<ChunkWritten> {
         self.writes.fetch_add(1, Ordering::Relaxed);
         let WriteChunk {
-            description,
+            label,
+            hash,
             capability,
             forward,
-            // The twin hashes everything.
-            voucher: _,
             content,
         } = request;
         self.check(&capability, ChunkAccess::Write)?;
-        if capability.chunk != description.chunk {
+        if capability.chunk != label.chunk {
             return Err(FsError::new(
                 ErrorKind::Unauthenticated,
                 "the capability is for another chunk",
             ));
         }
-        if !(1..=CHUNK_BYTES_MAX).contains(&description.length) {
+        if !(1..=CHUNK_BYTES_MAX).contains(&label.length) {
             return Err(FsError::new(ErrorKind::Invalid, "a chunk has 1 byte to 64 MiB"));
         }
-        let content = gather(&description, content).await?;
+        if matches!(hash, ContentHash::Follows(_)) && !forward.is_empty() {
+            return Err(FsError::new(
+                ErrorKind::Invalid,
+                "a forwarded chunk is not forwarded again",
+            ));
+        }
+        let content = gather(&label, content).await?;
+        let description = describe(&label, &capability, &content, hash).await?;
         let mut written = ChunkWritten {
             receipts: vec![self.store(&description, &content)?],
             failures: Vec::new(),
@@ -270,7 +307,7 @@ impl ChunkService for TwinNode {
         capability: ChunkCapability,
         offset: u64,
         length: u64,
-    ) -> FsResult<BoxStream<'static, FsResult<Bytes>>> {
+    ) -> FsResult<BoxStream<'static, FsResult<Piece>>> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.check(&capability, ChunkAccess::Read)?;
         let (description, content) = self.find(capability.chunk)?;
@@ -284,9 +321,13 @@ impl ChunkService for TwinNode {
             ));
         };
         let range = content.slice(offset as usize..end as usize);
-        let pieces: Vec<FsResult<Bytes>> = (0..range.len())
+        let pieces: Vec<FsResult<Piece>> = (0..range.len())
             .step_by(WIRE_FRAME_BYTES)
-            .map(|at| Ok(range.slice(at..range.len().min(at + WIRE_FRAME_BYTES))))
+            .map(|at| {
+                Ok(Piece::new(
+                    range.slice(at..range.len().min(at + WIRE_FRAME_BYTES)),
+                ))
+            })
             .collect();
         Ok(stream::iter(pieces).boxed())
     }

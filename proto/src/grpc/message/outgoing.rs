@@ -1,11 +1,10 @@
 //! The sending half: messages as HTTP/2 asks for them.
 
 use super::{GRPC, PREFIX_BYTES};
-use crate::convert::piece_to_wire;
 use crate::status::to_status;
-use crate::v1::Piece;
 use bytes::{BufMut, Bytes, BytesMut};
 use dfs_common::FsResult;
+use dfs_common::piece::Piece;
 use futures::{Stream, StreamExt};
 use http_body::Frame;
 use prost::Message;
@@ -40,21 +39,34 @@ impl Encoded {
         }
     }
 
-    /// A message whose only field is a [`Piece`] under the number `field`.
-    pub(in crate::grpc) fn piece(field: u32, content: Bytes) -> Encoded {
-        let Piece { content, crc32c } = piece_to_wire(content);
-        // The checksum first, so that the content ends the message.
-        let piece = 1 + 4 + 1 + encoded_len_varint(content.len() as u64) + content.len();
-        let bytes = 1 + encoded_len_varint(piece as u64) + piece;
-        let alone = content.len() >= OWN_FRAME_BYTES_MIN;
-        let mut start = BytesMut::with_capacity(PREFIX_BYTES + bytes - if alone { content.len() } else { 0 });
+    /// A message whose only field is a piece under the number `field`.
+    pub(in crate::grpc) fn piece(field: u32, piece: Piece) -> Encoded {
+        let checksums = 4 * piece.checksums().len();
+        // The checksums first, so that the content ends the message.
+        let body = 5
+            + 1
+            + encoded_len_varint(checksums as u64)
+            + checksums
+            + 1
+            + encoded_len_varint(piece.len() as u64)
+            + piece.len();
+        let bytes = 1 + encoded_len_varint(body as u64) + body;
+        let alone = piece.len() >= OWN_FRAME_BYTES_MIN;
+        let mut start = BytesMut::with_capacity(PREFIX_BYTES + bytes - if alone { piece.len() } else { 0 });
         put_prefix(&mut start, bytes);
         encode_key(field, WireType::LengthDelimited, &mut start);
-        encode_varint(piece as u64, &mut start);
+        encode_varint(body as u64, &mut start);
         encode_key(2, WireType::ThirtyTwoBit, &mut start);
-        start.put_u32_le(crc32c);
+        start.put_u32_le(piece.checksum());
+        encode_key(3, WireType::LengthDelimited, &mut start);
+        encode_varint(checksums as u64, &mut start);
+        piece
+            .checksums()
+            .iter()
+            .for_each(|checksum| start.put_u32_le(*checksum));
         encode_key(1, WireType::LengthDelimited, &mut start);
-        encode_varint(content.len() as u64, &mut start);
+        encode_varint(piece.len() as u64, &mut start);
+        let content = piece.into_content();
         if alone {
             return Encoded {
                 start: start.freeze(),

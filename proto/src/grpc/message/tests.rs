@@ -5,6 +5,7 @@ use crate::convert::piece_from_wire;
 use crate::v1;
 use bytes::{Buf, Bytes, BytesMut};
 use dfs_common::limits::{MESSAGE_BYTES_MAX, WIRE_FRAME_BYTES};
+use dfs_common::piece::Piece;
 use dfs_common::{ErrorKind, FsError, FsResult};
 use futures::stream;
 use http_body::{Body as _, Frame};
@@ -54,7 +55,7 @@ fn pieces(
 ) -> impl futures::Stream<Item = FsResult<Encoded>> + Send + Unpin + 'static + use<> {
     let pieces: Vec<_> = sizes
         .iter()
-        .map(|size| Ok(Encoded::piece(1, content(*size))))
+        .map(|size| Ok(Encoded::piece(1, Piece::new(content(*size)))))
         .collect();
     stream::iter(pieces)
 }
@@ -63,7 +64,7 @@ async fn received(body: Body) -> FsResult<Vec<Bytes>> {
     let mut messages = Incoming::new(body);
     let mut pieces = Vec::new();
     while let Some(reply) = messages.next::<v1::ReadChunkReply>().await? {
-        pieces.push(piece_from_wire(reply.piece.unwrap_or_default())?);
+        pieces.push(piece_from_wire(reply.piece.unwrap_or_default())?.into_content());
     }
     Ok(pieces)
 }
@@ -82,7 +83,7 @@ async fn pieces_are_what_prost_would_write_and_read() {
         let decoded = <v1::ReadChunkReply as prost::Message>::decode(message).unwrap();
         assert_eq!(
             piece_from_wire(decoded.piece.clone().unwrap()).unwrap(),
-            content(size)
+            Piece::new(content(size))
         );
         let (plain, _) = sent(Outgoing::request(stream::iter([Ok(Encoded::message(&decoded))]))).await;
         assert_eq!(
@@ -97,7 +98,7 @@ async fn pieces_are_what_prost_would_write_and_read() {
 #[tokio::test]
 async fn large_content_is_neither_copied_when_sent_nor_when_received() {
     let content = content(WIRE_FRAME_BYTES);
-    let message = stream::iter([Ok(Encoded::piece(1, content.clone()))]);
+    let message = stream::iter([Ok(Encoded::piece(1, Piece::new(content.clone())))]);
     let (data, _) = sent(Outgoing::request(message)).await;
     assert_eq!(data[1].as_ptr(), content.as_ptr());
     let pieces = received(body(data)).await.unwrap();
@@ -158,7 +159,10 @@ async fn hostile_prefixes_are_refused_before_anything_is_kept() {
 #[tokio::test]
 async fn response_says_how_it_ended() {
     let failure = FsError::new(ErrorKind::NoSpace, "the disk is full — buy another");
-    let failing = stream::iter([Ok(Encoded::piece(1, content(10))), Err(failure.clone())]);
+    let failing = stream::iter([
+        Ok(Encoded::piece(1, Piece::new(content(10)))),
+        Err(failure.clone()),
+    ]);
     for (response, outcome) in [(respond(pieces(&[10])), Ok(())), (respond(failing), Err(failure))] {
         let (data, trailers) = sent(response.into_body()).await;
         let frames = data.into_iter().map(Frame::data);

@@ -13,6 +13,7 @@ use dfs_common::clock::{Clock, ManualClock};
 use dfs_common::extent::{CommittedChunk, Extent, ExtentData, Receipt};
 use dfs_common::limits::FREED_CHUNK_DELAY;
 use dfs_common::op::{CommitWrite, MutationBatch, NumberedOp, OpReply, OpResult, Operation};
+use dfs_common::piece::Piece;
 use dfs_common::service::{ChunkConnector, ChunkService, ChunkWritten, WriteChunk};
 use dfs_common::session::{Caller, Identity, OpenSession, SessionSecret};
 use dfs_common::{
@@ -62,7 +63,7 @@ impl ChunkService for Recorded {
         _: ChunkCapability,
         _: u64,
         _: u64,
-    ) -> FsResult<BoxStream<'static, FsResult<Bytes>>> {
+    ) -> FsResult<BoxStream<'static, FsResult<Piece>>> {
         Err(ErrorKind::NotSupported.into())
     }
     async fn stat_chunk(&self, _: ChunkCapability) -> FsResult<ChunkDescription> {

@@ -1,11 +1,11 @@
 //! The inventory as a coordinator would learn it, through lost heartbeats and overflow.
 
 use super::*;
-use crate::store::{HashCheck, StoreLoad, StoredChunk};
+use crate::store::{Durable, HashSource, StoreLoad, StoredChunk};
 use async_trait::async_trait;
-use bytes::Bytes;
-use dfs_common::chunk::ChunkDescription;
-use dfs_common::{DiskIncarnation, ErrorKind, FsError};
+use dfs_common::chunk::{ChunkDescription, ChunkLabel};
+use dfs_common::piece::Piece;
+use dfs_common::{ErrorKind, FsError};
 use futures::stream::BoxStream;
 
 /// A store that only lists.
@@ -20,13 +20,13 @@ fn unused() -> FsError {
 impl ChunkStore for Listed {
     async fn store(
         &self,
-        _: ChunkDescription,
-        _: BoxStream<'static, FsResult<Bytes>>,
-        _: HashCheck,
-    ) -> FsResult<DiskIncarnation> {
+        _: ChunkLabel,
+        _: BoxStream<'static, FsResult<Piece>>,
+        _: HashSource,
+    ) -> FsResult<Durable> {
         Err(unused())
     }
-    async fn read(&self, _: ChunkId, _: u64, _: u64) -> FsResult<BoxStream<'static, FsResult<Bytes>>> {
+    async fn read(&self, _: ChunkId, _: u64, _: u64) -> FsResult<BoxStream<'static, FsResult<Piece>>> {
         Err(unused())
     }
     async fn stat(&self, _: ChunkId) -> FsResult<ChunkDescription> {

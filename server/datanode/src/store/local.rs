@@ -13,15 +13,15 @@ use super::reader::{OpenChunk, Reading};
 use super::rebuild;
 use super::space::Space;
 use super::sync::DiskSync;
-use super::writer::ChunkWriter;
-use super::{ChunkStore, HashCheck, StoreLoad, StoredChunk};
+use super::writer::{ChunkWriter, Hashing};
+use super::{ChunkStore, Durable, HashSource, StoreLoad, StoredChunk};
 use crate::chunk_file::read_prologue;
 use crate::inventory::{Change, Inventory};
 use async_trait::async_trait;
-use bytes::Bytes;
-use dfs_common::chunk::ChunkDescription;
+use dfs_common::chunk::{ChunkDescription, ChunkLabel};
 use dfs_common::limits::{DATANODE_OPEN_FILES_MAX, DATANODE_READS_MAX, SUSPECT_CHUNKS_MAX};
-use dfs_common::{ChunkId, DiskIncarnation, ErrorKind, FsError, FsResult, durable};
+use dfs_common::piece::Piece;
+use dfs_common::{ChunkId, ErrorKind, FsError, FsResult, durable};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use lru::LruCache;
@@ -245,13 +245,19 @@ impl Shared {
     /// # Errors
     /// `ChunkConflict` if other bytes are, or were before the file was damaged.
     pub(super) fn present(&self, description: &ChunkDescription) -> FsResult<Present> {
-        let chunk = description.chunk;
+        self.present_as(&description.label(), Some(description.sha256))
+    }
+
+    /// As [`Shared::present`] for a chunk whose SHA-256 may not be known yet; then `Same` says only that a chunk of the same length
+    /// is there.
+    pub(super) fn present_as(&self, label: &ChunkLabel, sha256: Option<[u8; 32]>) -> FsResult<Present> {
+        let chunk = label.chunk;
         let file = match File::open(self.leaves.file(chunk)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Present::Nothing),
             Err(error) => return Err(FsError::from(error).context("opening a chunk")),
         };
-        let (length, sha256, damaged) = match read_prologue(&file, chunk) {
+        let (length, found, damaged) = match read_prologue(&file, chunk) {
             Ok(prologue) => {
                 let found = prologue.description;
                 (found.length, found.sha256, self.suspects.lock().contains(&chunk))
@@ -265,7 +271,7 @@ impl Shared {
             }
             Err(error) => return Err(error),
         };
-        if (length, sha256) != (description.length, description.sha256) {
+        if length != label.length || sha256.is_some_and(|sha256| sha256 != found) {
             return Err(FsError::new(
                 ErrorKind::ChunkConflict,
                 format!("chunk {chunk} exists with other bytes: write under a new id"),
@@ -303,6 +309,22 @@ impl Shared {
         self.sync_leaf(chunk)?;
         self.inventory.push(Change::Added(chunk));
         Ok(())
+    }
+
+    /// Makes sure that the chunk, which was here when its write began, is what was written again; durable on return.
+    ///
+    /// # Errors
+    /// `ChunkConflict` if it has other bytes; `Unavailable` if it was deleted or found damaged meanwhile.
+    pub(super) fn confirm(&self, description: &ChunkDescription) -> FsResult<()> {
+        let _stripe = self.stripe(description.chunk);
+        match self.present(description)? {
+            // Who wrote it may not have come to this.
+            Present::Same => self.sync_leaf(description.chunk),
+            Present::Nothing | Present::Damaged => Err(FsError::new(
+                ErrorKind::Unavailable,
+                "the chunk was here and went away while it was sent again: send it once more",
+            )),
+        }
     }
 
     /// Takes the damaged file of `chunk` out of the way and keeps it.
@@ -400,7 +422,7 @@ impl Shared {
 }
 
 /// Content for one step of a write: as much as is there, up to [`WRITE_STEP_BYTES`]. The flag is set at its end.
-async fn gather(content: &mut BoxStream<'static, FsResult<Bytes>>) -> FsResult<(Vec<Bytes>, bool)> {
+async fn gather(content: &mut BoxStream<'static, FsResult<Piece>>) -> FsResult<(Vec<Piece>, bool)> {
     let mut pieces = Vec::new();
     let mut bytes = 0;
     while bytes < WRITE_STEP_BYTES {
@@ -420,14 +442,18 @@ async fn gather(content: &mut BoxStream<'static, FsResult<Bytes>>) -> FsResult<(
 impl ChunkStore for LocalStore {
     async fn store(
         &self,
-        description: ChunkDescription,
-        mut content: BoxStream<'static, FsResult<Bytes>>,
-        hash: HashCheck,
-    ) -> FsResult<DiskIncarnation> {
+        label: ChunkLabel,
+        mut content: BoxStream<'static, FsResult<Piece>>,
+        hash: HashSource,
+    ) -> FsResult<Durable> {
         let permit = self.writes.clone().acquire_owned().await.map_err(|_| closing())?;
         let shared = self.shared.clone();
+        let (hashing, told) = match hash {
+            HashSource::Here { expected, found } => (Some(Hashing::new(expected, found)), None),
+            HashSource::Told(told) => (None, Some(told)),
+        };
         let mut step: Box<dyn FnOnce() -> FsResult<ChunkWriter> + Send> =
-            Box::new(move || ChunkWriter::begin(shared, description, hash));
+            Box::new(move || ChunkWriter::begin(shared, label, hashing));
         let (mut pieces, mut end) = gather(&mut content).await?;
         // While one step is at the disk the next is gathered.
         while !end {
@@ -440,12 +466,17 @@ impl ChunkStore for LocalStore {
             let writer = joined(at_disk).await?;
             step = Box::new(move || Ok(writer));
         }
+        // Content whose source does not say its hash was not whole.
+        let told = match told {
+            Some(told) => Some(told.await?),
+            None => None,
+        };
         // The permit goes along: a write whose caller left is still one.
         blocking(move || {
             let _permit = permit;
             let mut writer = step()?;
             writer.append(&pieces)?;
-            writer.finish()
+            writer.finish(told)
         })
         .await
     }
@@ -455,7 +486,7 @@ impl ChunkStore for LocalStore {
         chunk: ChunkId,
         offset: u64,
         length: u64,
-    ) -> FsResult<BoxStream<'static, FsResult<Bytes>>> {
+    ) -> FsResult<BoxStream<'static, FsResult<Piece>>> {
         let permit = self.reads.clone().acquire_owned().await.map_err(|_| closing())?;
         let reading = Reading::start(self.shared.clone(), chunk, offset, length).await?;
         Ok(reading.into_stream(permit))

@@ -21,9 +21,10 @@ pub use local::{LocalStore, StoreSettings};
 pub use sync::{DiskSync, KernelSync};
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use dfs_common::chunk::ChunkDescription;
+use dfs_common::chunk::{ChunkDescription, ChunkLabel};
+use dfs_common::piece::Piece;
 use dfs_common::{ChunkId, DiskIncarnation, FsResult};
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use tokio::sync::oneshot;
 
@@ -57,49 +58,64 @@ pub struct StoreLoad {
     pub suspect_chunks: u64,
 }
 
-/// Who compares the content's SHA-256 with the description's. Whoever it is, the frames of the content have their checksums.
-pub enum HashCheck {
-    /// The store.
+/// Where the content's SHA-256 comes from. Wherever that is, the frames of the content have their checksums.
+pub enum HashSource {
+    /// The store computes it.
     Here {
-        /// Told once they are the same, before the content is durable; dropped if they are not.
-        matched: Option<oneshot::Sender<()>>,
+        /// Content of another one is refused.
+        expected: Option<[u8; 32]>,
+        /// Told it, before the content is durable; dropped if the content is refused.
+        found: Option<oneshot::Sender<[u8; 32]>>,
     },
-    /// The source of the content: it lets the content end only when they are the same.
-    AtSource,
+    /// Whoever the content comes from says it, once the content has ended. An error of it is one of the write.
+    Told(BoxFuture<'static, FsResult<[u8; 32]>>),
+}
+
+/// What a store says of a chunk that it made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Durable {
+    /// Incarnation of the disk that has it.
+    pub disk: DiskIncarnation,
+    /// SHA-256 of its content.
+    pub sha256: [u8; 32],
 }
 
 /// Keeps chunks: immutable, verified, durable when it says so.
 #[async_trait]
 pub trait ChunkStore: Send + Sync + 'static {
-    /// Stores a chunk; durable on return. Answers the incarnation of the disk that has it.
+    /// Stores a chunk; durable on return.
     ///
-    /// Idempotent for the same bytes, also when several write at once. `content` may come in pieces of any size; it is read as
-    /// fast as it can be stored, and is whole when it ends. A write that fails or is dropped leaves nothing.
+    /// Idempotent for the same bytes, also when several write at once, and whether or not their SHA-256 is known beforehand. `content`
+    /// comes in aligned pieces, whose checksums are stored as they are; it is read as fast as it can be stored, and is whole when it ends. A write that fails or is
+    /// dropped leaves nothing.
     ///
     /// # Errors
-    /// `ChunkConflict` (other bytes exist under the id), `NoSpace`, `Corrupt` (content does not match the description),
-    /// `ReadOnly` (the disk failed), `Unavailable` (the store closes), and those of `content`.
+    /// `ChunkConflict` (other bytes exist under the id), `NoSpace`, `Corrupt` (content of another length or hash), `Invalid` (pieces
+    /// that are not aligned), `ReadOnly` (the disk failed), `Unavailable` (the store closes, or the chunk was deleted meanwhile), and those of `content` and `hash`.
     async fn store(
         &self,
-        description: ChunkDescription,
-        content: BoxStream<'static, FsResult<Bytes>>,
-        hash: HashCheck,
-    ) -> FsResult<DiskIncarnation>;
+        label: ChunkLabel,
+        content: BoxStream<'static, FsResult<Piece>>,
+        hash: HashSource,
+    ) -> FsResult<Durable>;
 
-    /// [`ChunkStore::store`] with the SHA-256 compared here.
+    /// [`ChunkStore::store`] of content whose SHA-256 is known and compared here.
     ///
     /// # Errors
     /// Those of [`ChunkStore::store`].
     async fn write(
         &self,
         description: ChunkDescription,
-        content: BoxStream<'static, FsResult<Bytes>>,
+        content: BoxStream<'static, FsResult<Piece>>,
     ) -> FsResult<DiskIncarnation> {
-        self.store(description, content, HashCheck::Here { matched: None })
-            .await
+        let hash = HashSource::Here {
+            expected: Some(description.sha256),
+            found: None,
+        };
+        Ok(self.store(description.label(), content, hash).await?.disk)
     }
 
-    /// Streams a range of a chunk's content, verified; pieces of at most [`dfs_common::limits::WIRE_FRAME_BYTES`].
+    /// Streams a range of a chunk's content, verified, with the stored checksums.
     ///
     /// # Errors
     /// `NotFound`, `Invalid` (the range reaches behind the content), `Corrupt` (here, or later in the stream).
@@ -108,7 +124,7 @@ pub trait ChunkStore: Send + Sync + 'static {
         chunk: ChunkId,
         offset: u64,
         length: u64,
-    ) -> FsResult<BoxStream<'static, FsResult<Bytes>>>;
+    ) -> FsResult<BoxStream<'static, FsResult<Piece>>>;
 
     /// What a chunk's header says.
     ///

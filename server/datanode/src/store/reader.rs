@@ -1,13 +1,12 @@
-//! Reads chunk files: every frame is verified before any byte of it leaves.
+//! Reads chunk files: every frame is verified before any byte of it leaves, with the checksum that it has on the disk.
 //!
 //! A range reads the frames that it touches and no others; a long one is read in steps, the next while the last is sent.
 
 use super::local::{Shared, blocking, joined};
 use crate::chunk_file::Prologue;
-use bytes::Bytes;
-use dfs_common::checksum::frame_crc;
 use dfs_common::chunk::ChunkDescription;
 use dfs_common::limits::{FRAME_BYTES, WIRE_FRAME_BYTES};
+use dfs_common::piece::Piece;
 use dfs_common::{ChunkId, ErrorKind, FsError, FsResult};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
@@ -67,7 +66,7 @@ impl OpenChunk {
     }
 
     /// The first piece of `offset..end`, which is not empty: up to [`WIRE_FRAME_BYTES`] of whole frames, cut to the range.
-    fn piece(&self, shared: &Shared, offset: u64, end: u64) -> FsResult<Bytes> {
+    fn piece(&self, shared: &Shared, offset: u64, end: u64) -> FsResult<Piece> {
         let frame = FRAME_BYTES as u64;
         let first = offset / frame;
         let start = first * frame;
@@ -77,25 +76,23 @@ impl OpenChunk {
         self.file
             .read_exact_at(buffer.as_mut(), self.prologue.content_offset + start)
             .map_err(|error| unreadable(&error))?;
-        for (index, content) in buffer.as_mut().chunks(FRAME_BYTES).enumerate() {
-            if frame_crc(content) != self.prologue.frames[first as usize + index] {
-                return Err(FsError::new(
-                    ErrorKind::Corrupt,
-                    format!(
-                        "frame {} of chunk {} is damaged: ask another replica",
-                        first as usize + index,
-                        self.description().chunk
-                    ),
-                ));
-            }
-        }
-        Ok(buffer
-            .freeze()
-            .slice((offset - start) as usize..(piece_end - start) as usize))
+        let content = buffer.freeze();
+        let checksums = &self.prologue.frames[first as usize..][..content.len().div_ceil(FRAME_BYTES)];
+        let piece = Piece::verified(content, checksums).map_err(|error| {
+            FsError::new(
+                ErrorKind::Corrupt,
+                format!(
+                    "chunk {} is damaged behind its frame {first}: {}: ask another replica",
+                    self.description().chunk,
+                    error.message()
+                ),
+            )
+        })?;
+        Ok(piece.slice((offset - start) as usize, (piece_end - start) as usize))
     }
 
     /// The pieces of the next step of `offset..end`.
-    fn step(&self, shared: &Shared, mut offset: u64, end: u64) -> FsResult<Vec<Bytes>> {
+    fn step(&self, shared: &Shared, mut offset: u64, end: u64) -> FsResult<Vec<Piece>> {
         let mut pieces = Vec::with_capacity(STEP_PIECES);
         while offset < end && pieces.len() < STEP_PIECES {
             let piece = self
@@ -128,8 +125,8 @@ pub(super) struct Reading {
     /// Next byte that no step was started for.
     next: u64,
     end: u64,
-    ready: VecDeque<Bytes>,
-    ahead: Option<JoinHandle<FsResult<Vec<Bytes>>>>,
+    ready: VecDeque<Piece>,
+    ahead: Option<JoinHandle<FsResult<Vec<Piece>>>>,
 }
 
 impl Reading {
@@ -174,7 +171,7 @@ impl Reading {
         }));
     }
 
-    async fn next(&mut self) -> FsResult<Option<Bytes>> {
+    async fn next(&mut self) -> FsResult<Option<Piece>> {
         if self.ready.is_empty() {
             match self.ahead.take() {
                 Some(step) => self.ready.extend(joined(step).await?),
@@ -188,7 +185,7 @@ impl Reading {
     }
 
     /// Pieces until the end or the first error; `permit` is given back then.
-    pub(super) fn into_stream(self, permit: OwnedSemaphorePermit) -> BoxStream<'static, FsResult<Bytes>> {
+    pub(super) fn into_stream(self, permit: OwnedSemaphorePermit) -> BoxStream<'static, FsResult<Piece>> {
         stream::unfold(Some((self, permit)), |state| async move {
             let (mut reading, permit) = state?;
             match reading.next().await {

@@ -10,3 +10,4 @@ mod store;
 mod store_damage;
 mod store_disk;
 mod support;
+mod wire_damage;

@@ -3,10 +3,10 @@
 use crate::coordinator::FakeCoordinator;
 use crate::support::*;
 use async_trait::async_trait;
-use bytes::Bytes;
 use dfs_common::capability::ChunkCapability;
 use dfs_common::chunk::ChunkDescription;
-use dfs_common::service::{ChunkConnector, ChunkService, ChunkWritten, WriteChunk};
+use dfs_common::piece::Piece;
+use dfs_common::service::{ChunkConnector, ChunkService, ChunkWritten, ContentHash, WriteChunk};
 use dfs_common::{ErrorKind, FsError, FsResult};
 use dfs_datanode::Datanode;
 use dfs_datanode::server::Parts;
@@ -53,11 +53,15 @@ impl ChunkService for LazyReplica {
             std::future::pending::<()>().await;
         }
         let mut content = std::mem::replace(&mut request.content, futures::stream::empty().boxed());
+        let ContentHash::Follows(hash) = request.hash else {
+            panic!("a forward's hash follows its content");
+        };
         let whole = self.whole.clone();
         let taking = async move {
             while let Some(piece) = content.next().await {
                 piece?;
             }
+            hash.await.map_err(|_| FsError::from(ErrorKind::Interrupted))?;
             whole.fetch_add(1, Ordering::SeqCst);
             Ok::<_, FsError>(())
         };
@@ -73,7 +77,7 @@ impl ChunkService for LazyReplica {
                 node: dfs_common::NodeId(2),
                 disk: dfs_common::DiskIncarnation(1),
                 sha256: [0; 32],
-                length: request.description.length,
+                length: request.label.length,
             }],
             failures: Vec::new(),
         })
@@ -83,7 +87,7 @@ impl ChunkService for LazyReplica {
         _: ChunkCapability,
         _: u64,
         _: u64,
-    ) -> FsResult<BoxStream<'static, FsResult<Bytes>>> {
+    ) -> FsResult<BoxStream<'static, FsResult<Piece>>> {
         Err(FsError::from(ErrorKind::NotSupported))
     }
     async fn stat_chunk(&self, _: ChunkCapability) -> FsResult<ChunkDescription> {
@@ -153,7 +157,16 @@ async fn chunk_is_durable_on_all_members_when_the_write_returns() {
         let receipts: BTreeSet<_> = written.receipts.iter().map(|receipt| receipt.node).collect();
         let members: BTreeSet<_> = nodes.iter().filter_map(Datanode::node).collect();
         assert_eq!((written.receipts.len(), receipts), (3, members));
+        let described = describe(chunk(sequence), &bytes);
+        assert!(
+            written
+                .receipts
+                .iter()
+                .all(|receipt| receipt.sha256 == described.sha256)
+        );
         for node in &nodes {
+            // The one who computed the hash and those who were told it have the same header, and the right one.
+            assert_eq!(node.store().stat(chunk(sequence)).await.unwrap(), described);
             let read = read_all(&*node.chunk_service(), chunk(sequence), length as u64).await;
             assert!(read.unwrap() == bytes);
         }
@@ -258,7 +271,7 @@ async fn content_with_another_hash_is_stored_nowhere() {
     let addresses = addresses(&nodes);
     let bytes = content(3 << 20, 1);
     let mut request = upload(chunk(1), &bytes, &addresses[1..]);
-    request.description.sha256 = describe(chunk(1), &content(3 << 20, 2)).sha256;
+    request.hash = ContentHash::Known(describe(chunk(1), &content(3 << 20, 2)).sha256);
     let error = nodes[0].chunk_service().write_chunk(request).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     for (number, node) in nodes.iter().enumerate() {
@@ -287,7 +300,7 @@ async fn forward_ends_well_only_after_the_hash_matched() {
     let bytes = content(8 << 20, 1);
     let peer = ["127.0.0.1:9".to_owned()];
     let mut wrong = upload(chunk(1), &bytes, &peer);
-    wrong.description.sha256[31] ^= 1;
+    wrong.hash = ContentHash::Known([1; 32]);
     let error = node.chunk_service().write_chunk(wrong).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert_eq!(connector.connections.load(Ordering::SeqCst), 1);
@@ -314,7 +327,7 @@ async fn forward_of_a_write_that_ends_early_never_looks_whole() {
     let peer = ["127.0.0.1:9".to_owned()];
     for sequence in 1..=20 {
         let mut wrong = upload(chunk(sequence), &bytes, &peer);
-        wrong.description.sha256[31] ^= 1;
+        wrong.hash = ContentHash::Known([1; 32]);
         let error = node.chunk_service().write_chunk(wrong).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
     }

@@ -149,34 +149,34 @@ async fn only_a_datanode_of_the_cluster_can_vouch_for_content() {
     let node = node(dir.path(), &coordinator).await;
     let service = node.chunk_service();
     let bytes = content(1000, 1);
-    let wrong = |sequence, key: [u8; 32]| {
-        let mut request = upload(chunk(sequence), &bytes, &[]);
-        request.description.sha256 = [1; 32];
-        let voucher = CapabilityKey(key).vouch(&request.capability, &request.description);
-        WriteChunk {
-            voucher: Some(voucher),
-            ..request
-        }
-    };
-    let mut of_other_content = wrong(1, KEY);
-    of_other_content.description.sha256 = [2; 32];
-    let mut forwarding = wrong(1, KEY);
+    let mut of_other_content = forwarded(upload(chunk(1), &bytes, &[]), [1; 32], KEY);
+    of_other_content.capability =
+        CapabilityKey(KEY).sign(SessionId(5), chunk(1), ChunkAccess::Write, LATER - 1);
+    let mut forwarding = forwarded(upload(chunk(1), &bytes, &[]), [1; 32], KEY);
     forwarding.forward = vec!["127.0.0.1:9".to_owned()];
-    for (what, request) in [
-        ("another cluster's", wrong(1, [6; 32])),
-        ("for other content", of_other_content),
-        ("for a write that forwards itself", forwarding),
+    for (what, request, kind) in [
+        (
+            "another cluster's",
+            forwarded(upload(chunk(1), &bytes, &[]), [1; 32], [6; 32]),
+            ErrorKind::Unauthenticated,
+        ),
+        ("for another write", of_other_content, ErrorKind::Unauthenticated),
+        ("for a write that forwards itself", forwarding, ErrorKind::Invalid),
     ] {
         let error = service.write_chunk(request).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}");
+        assert_eq!(error.kind(), kind, "{what}");
     }
     assert_eq!(node.store().load().await.unwrap().chunks, 0);
     // A voucher is believed: the content is not hashed again. Its length is checked all the same.
-    let mut short = wrong(2, KEY);
+    let mut short = forwarded(upload(chunk(2), &bytes, &[]), [1; 32], KEY);
     short.content = stream(&bytes[..999], 256 << 10);
     let error = service.write_chunk(short).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
-    service.write_chunk(wrong(2, KEY)).await.unwrap();
+    let written = service
+        .write_chunk(forwarded(upload(chunk(2), &bytes, &[]), [1; 32], KEY))
+        .await
+        .unwrap();
+    assert_eq!(written.receipts[0].sha256, [1; 32]);
     assert!(read_all(&*service, chunk(2), 1000).await.unwrap() == bytes);
     node.shutdown().await;
 }
@@ -190,7 +190,7 @@ async fn impossible_writes_are_refused() {
     let bytes = content(1000, 1);
     for length in [0, (64 << 20) + 1] {
         let mut request = upload(chunk(1), &bytes, &[]);
-        request.description.length = length;
+        request.label.length = length;
         let error = service.write_chunk(request).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid, "{length}");
     }

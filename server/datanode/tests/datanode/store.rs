@@ -2,9 +2,10 @@
 
 use crate::support::*;
 use bytes::Bytes;
-use dfs_common::{DiskIncarnation, ErrorKind, FsError};
-use dfs_datanode::store::ChunkStore;
-use futures::StreamExt;
+use dfs_common::piece::Piece;
+use dfs_common::{DiskIncarnation, ErrorKind, FsError, FsResult};
+use dfs_datanode::store::{ChunkStore, Durable, HashSource, LocalStore};
+use futures::{FutureExt, StreamExt};
 
 #[tokio::test]
 async fn stored_chunk_is_read_whole_and_in_every_kind_of_range() {
@@ -95,6 +96,85 @@ async fn same_bytes_again_are_accepted_and_other_bytes_are_not() {
     assert_eq!(files(&dir.path().join("tmp")), Vec::<std::path::PathBuf>::new());
 }
 
+/// Stores `bytes` as chunk 1 without a hash that is known beforehand, or told behind the content.
+async fn store_unknown(store: &LocalStore, bytes: &[u8], told: Option<[u8; 32]>) -> FsResult<Durable> {
+    let hash = match told {
+        None => HashSource::Here {
+            expected: None,
+            found: None,
+        },
+        Some(sha256) => HashSource::Told(async move { Ok(sha256) }.boxed()),
+    };
+    let label = describe(chunk(1), bytes).label();
+    store.store(label, stream(bytes, 65_536), hash).await
+}
+
+#[tokio::test]
+async fn bytes_decide_whether_a_chunk_is_the_same_when_its_hash_is_not_known_beforehand() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let (bytes, other) = (content(700_000, 1), content(700_000, 2));
+    let right = describe(chunk(1), &bytes);
+    for told in [None, None, Some(right.sha256)] {
+        let durable = store_unknown(&store, &bytes, told).await.unwrap();
+        assert_eq!(durable.sha256, right.sha256);
+        assert_eq!(store.stat(chunk(1)).await.unwrap(), right);
+    }
+    let other_hash = describe(chunk(1), &other).sha256;
+    for (different, told) in [
+        (&other[..], None),
+        (&other[..], Some(other_hash)),
+        (&bytes[..699_999], None),
+    ] {
+        let error = store_unknown(&store, different, told).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ChunkConflict);
+    }
+    let read = store.read(chunk(1), 0, 700_000).await.unwrap();
+    assert!(collect(read).await.unwrap() == bytes);
+    assert_eq!(store.load().await.unwrap().chunks, 1);
+    assert!(files(&dir.path().join("tmp")).is_empty());
+}
+
+#[tokio::test]
+async fn chunk_that_is_deleted_while_it_is_sent_again_is_not_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = std::sync::Arc::new(open_store(dir.path()));
+    let bytes = content(2 << 20, 1);
+    store_unknown(&store, &bytes, None).await.unwrap();
+    let (told, hash) = tokio::sync::oneshot::channel();
+    let deleting = store.clone();
+    let hash = HashSource::Told(
+        async move {
+            // The content was taken, and compared with what was there.
+            deleting.delete(chunk(1)).await?;
+            Ok(hash.await.unwrap())
+        }
+        .boxed(),
+    );
+    let described = describe(chunk(1), &bytes);
+    told.send(described.sha256).unwrap();
+    let again = store.store(described.label(), stream(&bytes, 65_536), hash).await;
+    assert_eq!(again.unwrap_err().kind(), ErrorKind::Unavailable);
+    store_unknown(&store, &bytes, None).await.unwrap();
+    assert_eq!(store.stat(chunk(1)).await.unwrap(), described);
+}
+
+#[tokio::test]
+async fn content_whose_hash_is_not_told_is_not_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let bytes = content(700_000, 1);
+    let untold = HashSource::Told(async { Err(FsError::from(ErrorKind::Unauthenticated)) }.boxed());
+    let label = describe(chunk(1), &bytes).label();
+    let error = store
+        .store(label, stream(&bytes, 65_536), untold)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unauthenticated);
+    until("cleaning up", || files(&dir.path().join("tmp")).is_empty()).await;
+    assert_eq!(store.load().await.unwrap().chunks, 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_writers_at_once_one_content_wins_and_all_hear_the_truth() {
     let dir = tempfile::tempdir().unwrap();
@@ -170,7 +250,7 @@ async fn write_whose_caller_left_leaves_nothing_and_its_place_is_free_again() {
     let bytes = content(2 << 20, 1);
     // More than may write at once, so that a place that is lost is noticed.
     for _ in 0..2 * SETTINGS.writes_max {
-        let (sender, receiver) = tokio::sync::mpsc::channel::<dfs_common::FsResult<Bytes>>(1);
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
         let writing = tokio::spawn({
             let (store, description) = (store.clone(), describe(chunk(1), &bytes));
             async move {
@@ -179,7 +259,8 @@ async fn write_whose_caller_left_leaves_nothing_and_its_place_is_free_again() {
             }
         });
         for piece in bytes.chunks(256 << 10).take(5) {
-            sender.send(Ok(Bytes::copy_from_slice(piece))).await.unwrap();
+            let piece = Piece::new(Bytes::copy_from_slice(piece));
+            sender.send(Ok(piece)).await.unwrap();
         }
         writing.abort();
         assert!(writing.await.unwrap_err().is_cancelled());

@@ -1,6 +1,7 @@
 //! The local store on disks that fail or are full.
 
 use crate::support::*;
+use dfs_common::piece::{Piece, pieces};
 use dfs_common::{DiskIncarnation, ErrorKind, FsResult};
 use dfs_datanode::inventory::Inventory;
 use dfs_datanode::store::{ChunkStore, DiskHealth, DiskSync, KernelSync, LocalStore};
@@ -162,7 +163,7 @@ async fn write_that_ran_while_the_disk_failed_is_not_acknowledged() {
     });
     let pieces: Vec<_> = bytes
         .chunks(256 << 10)
-        .map(bytes::Bytes::copy_from_slice)
+        .map(|piece| Piece::new(bytes::Bytes::copy_from_slice(piece)))
         .collect();
     // Three quarters: the first step is at the disk.
     for piece in &pieces[..3] {
@@ -292,7 +293,7 @@ async fn writes_under_way_count_as_written() {
         });
         let mut pieces: Vec<_> = bytes
             .chunks(256 << 10)
-            .map(bytes::Bytes::copy_from_slice)
+            .map(|piece| Piece::new(bytes::Bytes::copy_from_slice(piece)))
             .collect();
         let rest = pieces.split_off(3);
         for piece in pieces {
@@ -345,7 +346,7 @@ async fn while_others_fill_the_disk(
     bytes: &[u8],
 ) -> FsResult<DiskIncarnation> {
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
-    let content = Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver));
+    let content = pieces(Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver)));
     let writing = store.write(describe(chunk(1), bytes), content);
     let feeding = async {
         for (number, piece) in bytes.chunks(bytes.len() / 12).enumerate() {

@@ -5,7 +5,8 @@ use bytes::Bytes;
 use dfs_common::capability::{CapabilityKey, ChunkAccess, ChunkCapability};
 use dfs_common::checksum::content_sha256;
 use dfs_common::chunk::ChunkDescription;
-use dfs_common::service::{ChunkService, WriteChunk};
+use dfs_common::piece::{Piece, pieces};
+use dfs_common::service::{ChunkService, ContentHash, VouchedHash, WriteChunk};
 use dfs_common::{ChunkId, DiskIncarnation, FsResult, Ino, PgId, SessionEpoch, SessionId};
 use dfs_datanode::inventory::Inventory;
 use dfs_datanode::server::Parts;
@@ -51,24 +52,20 @@ pub fn describe(chunk: ChunkId, content: &[u8]) -> ChunkDescription {
     }
 }
 
-pub fn stream(content: &[u8], piece: usize) -> BoxStream<'static, FsResult<Bytes>> {
+/// Content that comes in parts of `part` bytes, as pieces.
+pub fn stream(content: &[u8], part: usize) -> BoxStream<'static, FsResult<Piece>> {
     let content = Bytes::copy_from_slice(content);
-    let pieces: Vec<FsResult<Bytes>> = (0..content.len())
-        .step_by(piece)
-        .map(|at| Ok(content.slice(at..content.len().min(at + piece))))
+    let parts: Vec<FsResult<Bytes>> = (0..content.len())
+        .step_by(part)
+        .map(|at| Ok(content.slice(at..content.len().min(at + part))))
         .collect();
-    futures::stream::iter(pieces).boxed()
+    pieces(futures::stream::iter(parts).boxed())
 }
 
-pub async fn collect(stream: BoxStream<'static, FsResult<Bytes>>) -> FsResult<Vec<u8>> {
-    let pieces: Vec<Bytes> = stream.try_collect().await?;
-    assert!(
-        pieces
-            .iter()
-            .all(|piece| !piece.is_empty() && piece.len() <= dfs_common::limits::WIRE_FRAME_BYTES),
-        "pieces are bounded"
-    );
-    Ok(pieces.concat())
+pub async fn collect(stream: BoxStream<'static, FsResult<Piece>>) -> FsResult<Vec<u8>> {
+    let pieces: Vec<Piece> = stream.try_collect().await?;
+    let content = pieces.into_iter().map(Piece::into_content);
+    Ok(content.collect::<Vec<_>>().concat())
 }
 
 pub fn capability(chunk: ChunkId, access: ChunkAccess) -> ChunkCapability {
@@ -78,11 +75,23 @@ pub fn capability(chunk: ChunkId, access: ChunkAccess) -> ChunkCapability {
 
 pub fn upload(chunk: ChunkId, content: &[u8], forward: &[String]) -> WriteChunk {
     WriteChunk {
-        description: describe(chunk, content),
+        label: describe(chunk, content).label(),
+        hash: ContentHash::Computed,
         capability: capability(chunk, ChunkAccess::Write),
         forward: forward.to_vec(),
-        voucher: None,
         content: stream(content, 256 << 10),
+    }
+}
+
+/// `request` as a datanode forwards it, that vouches with `key` for `sha256`.
+pub fn forwarded(request: WriteChunk, sha256: [u8; 32], key: [u8; 32]) -> WriteChunk {
+    let description = request.label.described(sha256);
+    let voucher = CapabilityKey(key).vouch(&request.capability, &description);
+    let (end, hash) = futures::channel::oneshot::channel();
+    end.send(VouchedHash { sha256, voucher }).unwrap();
+    WriteChunk {
+        hash: ContentHash::Follows(hash),
+        ..request
     }
 }
 
