@@ -14,7 +14,8 @@ use futures::stream::{self, BoxStream};
 /// Frames of the largest piece.
 const FRAMES_MAX: usize = WIRE_FRAME_BYTES / FRAME_BYTES;
 
-/// 1 to [`WIRE_FRAME_BYTES`] bytes of a chunk's content and the checksum of each 64 KiB of it, counted from its start; the last frame may be short.
+/// 1 to [`WIRE_FRAME_BYTES`] bytes of a chunk's content and the checksum of each 64 KiB of it, counted from its start; the last frame may
+/// be short.
 ///
 /// Pieces of a write are aligned: each but the last is whole frames, so that its frames are those of the chunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,8 +44,8 @@ impl Piece {
     /// A piece of bytes that came with their checksums, one per frame; they are compared.
     ///
     /// # Errors
-    /// `Invalid` for no bytes, for more than [`WIRE_FRAME_BYTES`], and for another number of checksums than of frames. `Corrupt` if a frame has another
-    /// checksum: the message says which, from 0.
+    /// `Invalid` for no bytes, for more than [`WIRE_FRAME_BYTES`], and for another number of checksums than of frames. `Corrupt` if a
+    /// frame has another checksum: the message says which, from 0.
     pub fn verified(content: Bytes, checksums: &[u32]) -> FsResult<Self> {
         check_length(content.len())?;
         if checksums.len() != content.len().div_ceil(FRAME_BYTES) {

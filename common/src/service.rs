@@ -18,10 +18,10 @@ use crate::piece::Piece;
 use crate::session::{Caller, Identity, OpenSession, SessionGrant};
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::channel::oneshot;
 use futures::stream::BoxStream;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// One entry of a directory page.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -209,7 +209,7 @@ pub struct WriteChunk {
 }
 
 /// Outcome of a chunk write: a receipt per durable replica, the reason per failed one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChunkWritten {
     /// Durable replicas.
     pub receipts: Vec<Receipt>,

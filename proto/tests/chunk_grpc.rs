@@ -581,7 +581,7 @@ async fn hash_follows_its_content_or_the_upload_is_not_whole() {
     let server = serve(&store).await;
     let client = client(server.address);
     let content = noise(300_000);
-    let (end, hash) = futures::channel::oneshot::channel();
+    let (end, hash) = tokio::sync::oneshot::channel();
     end.send(VOUCHED).unwrap();
     let request = WriteChunk {
         hash: ContentHash::Follows(hash),
@@ -593,7 +593,7 @@ async fn hash_follows_its_content_or_the_upload_is_not_whole() {
     assert!(store.content(1).unwrap() == content);
     // Everything is sent but the hash.
     *store.upload.lock().unwrap() = None;
-    let (end, hash) = futures::channel::oneshot::channel();
+    let (end, hash) = tokio::sync::oneshot::channel();
     drop(end);
     let request = WriteChunk {
         hash: ContentHash::Follows(hash),

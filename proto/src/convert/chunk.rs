@@ -218,8 +218,8 @@ pub fn piece_to_wire(piece: &Piece) -> v1::Piece {
 /// A piece from the wire, compared with its checksums.
 ///
 /// # Errors
-/// `Invalid` if it is empty or above [`dfs_common::limits::WIRE_FRAME_BYTES`], or has another number of checksums than of frames; `Corrupt` if a checksum does
-/// not match.
+/// `Invalid` if it is empty or above [`dfs_common::limits::WIRE_FRAME_BYTES`], or has another number of checksums than of frames;
+/// `Corrupt` if a checksum does not match.
 pub fn piece_from_wire(piece: v1::Piece) -> FsResult<Piece> {
     let compared = match piece.frame_crc32c.is_empty() {
         true => Piece::verified_whole(piece.content, piece.crc32c),

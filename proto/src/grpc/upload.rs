@@ -55,7 +55,7 @@ pub(super) struct Upload {
     /// Content that the description still promises.
     missing: u64,
     /// The hash that is to follow.
-    hash: Option<futures::channel::oneshot::Receiver<VouchedHash>>,
+    hash: Option<oneshot::Receiver<VouchedHash>>,
     progress: Arc<Progress>,
     failed: Option<oneshot::Sender<FsError>>,
 }

@@ -14,7 +14,6 @@ use dfs_common::piece::Piece;
 use dfs_common::service::{ChunkConnector, ChunkWritten, ContentHash, VouchedHash, WriteChunk};
 use dfs_common::{ErrorKind, FsError, FsResult};
 use futures::StreamExt;
-use futures::channel::oneshot as end;
 use futures::future::join_all;
 use futures::stream::{self, BoxStream};
 use std::sync::Arc;
@@ -80,6 +79,14 @@ impl Replication {
         request: OwnWrite,
         key: CapabilityKey,
     ) -> FsResult<(Durable, ChunkWritten)> {
+        if request.forward.is_empty() {
+            let hash = HashSource::Here {
+                expected: request.expected,
+                found: None,
+            };
+            let durable = store.store(request.label, request.content, hash).await?;
+            return Ok((durable, ChunkWritten::default()));
+        }
         let (own_copy, own_content) = new_copy(None);
         let (found, sha256) = oneshot::channel();
         let hash = HashSource::Here {
@@ -91,7 +98,7 @@ impl Replication {
         for address in &request.forward {
             let stalled = CancellationToken::new();
             let (copy, content) = new_copy(Some(stalled.clone()));
-            let (end, hash) = end::channel();
+            let (end, hash) = oneshot::channel();
             copies.push(copy);
             ends.push(end);
             let upload = WriteChunk {
@@ -128,10 +135,7 @@ impl Replication {
             vouching,
             async { Ok::<_, FsError>(join_all(forwards).await) },
         )?;
-        let mut written = ChunkWritten {
-            receipts: Vec::with_capacity(outcomes.len() + 1),
-            failures: Vec::new(),
-        };
+        let mut written = ChunkWritten::default();
         for (address, outcome) in outcomes {
             let same = |receipt: &Receipt| {
                 (receipt.length, receipt.sha256) == (request.label.length, durable.sha256)

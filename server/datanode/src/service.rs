@@ -15,10 +15,10 @@ use dfs_common::piece::Piece;
 use dfs_common::service::{ChunkService, ChunkWritten, ContentHash, VouchedHash, WriteChunk};
 use dfs_common::{ChunkId, ErrorKind, FsError, FsResult, SessionId};
 use futures::FutureExt;
-use futures::channel::oneshot;
 use futures::stream::BoxStream;
 use parking_lot::RwLock;
 use std::sync::Arc;
+use tokio::sync::oneshot;
 
 /// What this node knows of its place in the cluster; set by [`crate::membership`].
 pub type Standing = Arc<RwLock<Option<Membership>>>;

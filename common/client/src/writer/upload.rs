@@ -4,8 +4,9 @@
 //! accepted with fewer replicas, at least the floor (degraded). A group that does not reach the floor is given up for
 //! another. What was achieved is kept in the generation, so that a cancelled upload goes on where it was.
 //!
-//! Nothing is hashed here: the datanode that content arrives at computes its SHA-256 for all (docs/adr/0009-hash-where-content-arrives.md). What the
-//! first receipt of a group says is what every other one of that group must say, and what a member that is tried alone compares.
+//! Nothing is hashed here: the datanode that content arrives at computes its SHA-256 for all
+//! (docs/adr/0009-hash-where-content-arrives.md). What the first receipt of a group says is what every other one of that group must
+//! say, and what a member that is tried alone compares.
 
 use crate::client::Inner;
 use crate::dirty::Body;

@@ -9,10 +9,10 @@ use dfs_common::limits::{FRAME_BYTES, WIRE_FRAME_BYTES};
 use dfs_common::piece::{self, Piece};
 use dfs_common::service::{ChunkService, ChunkWritten, ContentHash, VouchedHash, WriteChunk};
 use dfs_common::{ChunkId, ErrorKind, FsResult, Ino, PgId, SessionEpoch, SessionId};
-use futures::channel::oneshot;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use std::sync::Arc;
+use tokio::sync::oneshot;
 
 /// A chunk service under test.
 #[derive(Clone)]

@@ -87,7 +87,7 @@ pub fn upload(chunk: ChunkId, content: &[u8], forward: &[String]) -> WriteChunk 
 pub fn forwarded(request: WriteChunk, sha256: [u8; 32], key: [u8; 32]) -> WriteChunk {
     let description = request.label.described(sha256);
     let voucher = CapabilityKey(key).vouch(&request.capability, &description);
-    let (end, hash) = futures::channel::oneshot::channel();
+    let (end, hash) = tokio::sync::oneshot::channel();
     end.send(VouchedHash { sha256, voucher }).unwrap();
     WriteChunk {
         hash: ContentHash::Follows(hash),
