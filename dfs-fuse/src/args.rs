@@ -73,6 +73,7 @@ Mount options:
   wait=SECONDS           as --wait
   drain=SECONDS          as --drain
   log=FILE               as --log
+  local_sockets=on|off   Unix sockets to servers on this machine (default), or TCP always
   fsname=NAME            name of the file system in df and mount [default: SOURCE or HOST:PORT]
   ro, rw                 read-only; read and write (default)
   exec, noexec           may programs be run from it; they may by default
@@ -249,6 +250,7 @@ mod tests {
             &["h:1", "/mnt", "-o", "fsname="],
             &["h:1", "/mnt", "-o", "cache=much"],
             &["h:1", "/mnt", "-o", "wait=-1"],
+            &["h:1", "/mnt", "-o", "local_sockets=perhaps"],
         ] {
             assert_eq!(settings(args).unwrap_err().kind(), ErrorKind::Invalid, "{args:?}");
         }

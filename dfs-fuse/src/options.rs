@@ -2,6 +2,7 @@
 //!
 //! Invariant: an option is either obeyed, or known to be without effect here, or an error; never silently dropped.
 
+use dfs_client::LocalSockets;
 use dfs_common::{ErrorKind, FsError, FsResult};
 use nix::mount::MsFlags;
 use std::path::PathBuf;
@@ -29,6 +30,8 @@ pub struct MountOptions {
     pub drain_secs: Option<u64>,
     /// `log=`.
     pub log: Option<PathBuf>,
+    /// `local_sockets=`.
+    pub local_sockets: LocalSockets,
 }
 
 impl Default for MountOptions {
@@ -42,6 +45,7 @@ impl Default for MountOptions {
             wait_secs: None,
             drain_secs: None,
             log: None,
+            local_sockets: LocalSockets::default(),
         }
     }
 }
@@ -93,6 +97,7 @@ impl MountOptions {
             "wait" => self.wait_secs = Some(seconds()?),
             "drain" => self.drain_secs = Some(seconds()?),
             "log" => self.log = Some(value.into()),
+            "local_sockets" => self.local_sockets = value.parse()?,
             // The type is fuse.dfs whatever a helper says.
             "subtype" | "comment" | "uhelper" | "helper" => {}
             _ if key.starts_with("x-") => {}
@@ -229,11 +234,12 @@ mod tests {
 
     #[test]
     fn values_are_read() {
-        let options = options("coordinator=h:1,cache=8M,wait=3,drain=4,log=/l,fsname=n");
+        let options = options("coordinator=h:1,cache=8M,wait=3,drain=4,log=/l,fsname=n,local_sockets=off");
         assert_eq!(options.coordinator.as_deref(), Some("h:1"));
         assert_eq!(options.cache_bytes, Some(8 << 20));
         assert_eq!((options.wait_secs, options.drain_secs), (Some(3), Some(4)));
         assert_eq!(options.log, Some("/l".into()));
+        assert_eq!(options.local_sockets, LocalSockets::Off);
         assert_eq!(options.fsname.as_deref(), Some("n"));
     }
 

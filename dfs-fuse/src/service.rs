@@ -244,6 +244,7 @@ impl Service {
 /// Opens the session, and has the root directory answer once.
 async fn connect(settings: &Settings) -> FsResult<Client> {
     let mut config = ClientConfig::new(&settings.coordinator);
+    config.local_sockets = settings.options.local_sockets;
     config.cache_bytes = settings.cache_bytes;
     config.connect_timeout = settings.wait;
     let client = Client::connect(config).await?;

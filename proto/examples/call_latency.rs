@@ -1,10 +1,12 @@
-//! Latency of small metadata calls over each transport, against a running coordinator, in turns in one run:
+//! Latency of small metadata calls over each transport and kind of socket, against a running coordinator on this machine, in turns in
+//! one run:
 //! `cargo run --release -p dfs-proto --example call_latency -- HOST:PORT`
 
 use dfs_common::service::MetadataService;
 use dfs_common::session::{Identity, OpenSession};
 use dfs_common::{FsResult, Ino};
 use dfs_proto::metadata::{Transport, connect_metadata};
+use dfs_proto::socket::{LocalSockets, Peer};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,12 +51,22 @@ async fn main() -> FsResult<()> {
         .nth(1)
         .unwrap_or_else(|| "127.0.0.1:7400".to_string());
     println!(
-        "{:<8} {:>10} {:>10} {:>16}",
+        "{:<12} {:>10} {:>10} {:>16}",
         "", "p50 us", "p99 us", "16 in flight /s"
     );
     for _ in 0..ROUNDS {
-        for transport in [Transport::Grpc, Transport::Framed] {
-            let service = connect_metadata(transport, &address, Duration::from_secs(10))?;
+        for (transport, local_sockets) in [
+            (Transport::Grpc, LocalSockets::Off),
+            (Transport::Grpc, LocalSockets::Only),
+            (Transport::Framed, LocalSockets::Off),
+            (Transport::Framed, LocalSockets::Only),
+        ] {
+            let peer = Peer::new(&address, local_sockets);
+            let service = connect_metadata(transport, peer, Duration::from_secs(10))?;
+            let name = match local_sockets {
+                LocalSockets::Off => transport.to_string(),
+                _ => format!("{transport}, unix"),
+            };
             let request = OpenSession {
                 client_name: "call_latency".to_string(),
                 resume: None,
@@ -64,10 +76,7 @@ async fn main() -> FsResult<()> {
             let identity = service.open_session(request).await?.identity;
             let (p50, p99) = alone(&*service, identity).await?;
             let rate = together(&service, identity).await?;
-            println!(
-                "{:<8} {p50:>10.0} {p99:>10.0} {rate:>16.0}",
-                transport.to_string()
-            );
+            println!("{name:<12} {p50:>10.0} {p99:>10.0} {rate:>16.0}");
             service.close_session(identity).await?;
         }
     }

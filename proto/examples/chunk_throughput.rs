@@ -1,5 +1,5 @@
-//! How fast chunks move over the gRPC transport on loopback, and what that costs in CPU time: client and server in one process,
-//! a service that keeps nothing.
+//! How fast chunks move over the gRPC transport on one machine, by TCP and by a Unix socket, and what that costs in CPU time: client
+//! and server in one process, a service that keeps nothing.
 //!
 //! `cargo run --release -p dfs-proto --example chunk_throughput`
 
@@ -12,12 +12,11 @@ use dfs_common::piece::Piece;
 use dfs_common::service::{ChunkService, ChunkWritten, ContentHash, WriteChunk};
 use dfs_common::{ChunkId, ErrorKind, FsError, FsResult, Ino, SessionEpoch, SessionId};
 use dfs_proto::grpc::{ChunkGrpcClient, ChunkGrpcServer, tuned_server};
+use dfs_proto::socket::{Listener, LocalSockets, Peer};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
-use tonic::transport::server::TcpIncoming;
 
 const CHUNK_BYTES: usize = 8 << 20;
 const TOTAL_BYTES: usize = 4 << 30;
@@ -114,37 +113,43 @@ async fn transfer(
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let piece = Bytes::from(vec![0x5a; WIRE_FRAME_BYTES]);
     let sink = Arc::new(Sink { piece: piece.clone() });
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?.to_string();
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let listener = Listener::bind(([127, 0, 0, 1], 0).into(), LocalSockets::On).await?;
+    let address = listener.address().to_string();
     let service = ChunkGrpcServer::new(sink).into_service();
-    let server = tokio::spawn(tuned_server().add_service(service).serve_with_incoming(incoming));
-    let client = ChunkGrpcClient::connect_lazy(&address, Duration::from_secs(10))?;
-    transfer(client.clone(), piece.clone(), true, CHUNK_BYTES, 10).await?;
+    let server = tokio::spawn(tuned_server().add_service(service).serve_with_incoming(listener));
+    let mut clients = Vec::new();
+    for (kind, local_sockets) in [("tcp", LocalSockets::Off), ("unix", LocalSockets::Only)] {
+        let peer = Peer::new(&address, local_sockets);
+        let client = ChunkGrpcClient::connect_lazy(peer, Duration::from_secs(10))?;
+        transfer(client.clone(), piece.clone(), true, CHUNK_BYTES, 10).await?;
+        clients.push((kind, client));
+    }
 
     println!("{:<34} {:>8} {:>10} {:>12}", "", "GB/s", "CPU s/GB", "each");
     for (name, size, total) in [("8 MiB", CHUNK_BYTES, TOTAL_BYTES), ("4 KiB", 4096, 64 << 20)] {
         for write in [true, false] {
             for at_once in [1, 4] {
-                let (begin, cpu_begin) = (Instant::now(), cpu());
-                let count = total / size / at_once;
-                let tasks: Vec<_> = (0..at_once)
-                    .map(|_| tokio::spawn(transfer(client.clone(), piece.clone(), write, size, count)))
-                    .collect();
-                for task in tasks {
-                    task.await??;
+                for (kind, client) in &clients {
+                    let (begin, cpu_begin) = (Instant::now(), cpu());
+                    let count = total / size / at_once;
+                    let tasks: Vec<_> = (0..at_once)
+                        .map(|_| tokio::spawn(transfer(client.clone(), piece.clone(), write, size, count)))
+                        .collect();
+                    for task in tasks {
+                        task.await??;
+                    }
+                    let (took, gigabytes) = (begin.elapsed(), (count * at_once * size) as f64 / 1e9);
+                    println!(
+                        "{:<34} {:>8.2} {:>10.2} {:>9.0} us",
+                        format!(
+                            "{} {name}, {at_once} at once, {kind}",
+                            if write { "write" } else { "read" }
+                        ),
+                        gigabytes / took.as_secs_f64(),
+                        (cpu() - cpu_begin).as_secs_f64() / gigabytes,
+                        took.as_secs_f64() * 1e6 / (count as f64),
+                    );
                 }
-                let (took, gigabytes) = (begin.elapsed(), (count * at_once * size) as f64 / 1e9);
-                println!(
-                    "{:<34} {:>8.2} {:>10.2} {:>9.0} us",
-                    format!(
-                        "{} {name}, {at_once} at once",
-                        if write { "write" } else { "read" }
-                    ),
-                    gigabytes / took.as_secs_f64(),
-                    (cpu() - cpu_begin).as_secs_f64() / gigabytes,
-                    took.as_secs_f64() * 1e6 / (count as f64),
-                );
             }
         }
     }

@@ -1,5 +1,5 @@
 //! The wire: generated messages and services, conversion to and from the vocabulary of `dfs-common`, and both sides of
-//! the gRPC transport for the two service seams.
+//! the two transports for the service seams, with the sockets below them.
 //!
 //! Whatever arrives is checked here, once: behind [`convert`] every value keeps the bounds of `dfs_common::limits`.
 
@@ -7,6 +7,7 @@ pub mod convert;
 pub mod framed;
 pub mod grpc;
 pub mod metadata;
+pub mod socket;
 pub mod status;
 
 /// Generated from `proto/dfs/v1/*.proto`; the comments there are the wire contract.

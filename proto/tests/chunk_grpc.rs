@@ -22,6 +22,7 @@ use dfs_proto::convert::{
     write_chunk_head_to_wire,
 };
 use dfs_proto::grpc::{ChunkGrpcClient, ChunkGrpcServer, GrpcChunkConnector, channel_lazy};
+use dfs_proto::socket::LocalSockets;
 use dfs_proto::v1::chunk_client::ChunkClient;
 use dfs_proto::v1::chunk_server::{Chunk, ChunkServer};
 use dfs_proto::v1::write_chunk_request::Part;
@@ -965,7 +966,7 @@ async fn connector_shares_bounds_and_revives_its_channels() {
     store.put(1, noise(10));
     let server = serve(&store).await;
     let address = server.address;
-    let connector = GrpcChunkConnector::new(PATIENCE);
+    let connector = GrpcChunkConnector::new(PATIENCE, LocalSockets::On);
     let connect = |address: &str| connector.chunk_service(address);
     let service = connect(&address.to_string()).unwrap();
     assert!(Arc::ptr_eq(&service, &connect(&address.to_string()).unwrap()));

@@ -4,7 +4,7 @@
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use dfs_common::{ErrorKind, FsError, FsResult};
-use dfs_coordinator::{CoordinatorConfig, StoreKind};
+use dfs_coordinator::{CoordinatorConfig, LocalSockets, StoreKind};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
@@ -44,6 +44,9 @@ pub struct CoordinatorArgs {
     /// Address of all its services; port 0 takes a free one
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7400", value_parser = parse_address)]
     pub listen: SocketAddr,
+    /// Unix sockets towards programs on this machine, beside TCP: on or off
+    #[arg(long, value_name = "ON|OFF", default_value_t, value_parser = parse_local_sockets)]
+    pub local_sockets: LocalSockets,
     /// Metadata store of a new data directory; an existing one must be named as it is
     #[arg(long, value_enum, default_value_t)]
     pub store: Store,
@@ -76,6 +79,9 @@ pub struct DatanodeArgs {
     /// Address that clients and other datanodes use, if it is not the one listened on
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_host_port)]
     pub advertise: Option<String>,
+    /// Unix sockets towards programs on this machine, beside TCP: on or off
+    #[arg(long, value_name = "ON|OFF", default_value_t, value_parser = parse_local_sockets)]
+    pub local_sockets: LocalSockets,
 }
 
 /// Settings of `standalone`.
@@ -87,6 +93,9 @@ pub struct StandaloneArgs {
     /// Address of the coordinator's services; port 0 takes a free one. The datanodes use free ports of the same host
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7400", value_parser = parse_address)]
     pub listen: SocketAddr,
+    /// Unix sockets towards programs on this machine, beside TCP: on or off
+    #[arg(long, value_name = "ON|OFF", default_value_t, value_parser = parse_local_sockets)]
+    pub local_sockets: LocalSockets,
     /// Metadata store of a new data directory; an existing one must be named as it is
     #[arg(long, value_enum, default_value_t)]
     pub store: Store,
@@ -115,6 +124,7 @@ impl CoordinatorArgs {
     /// The coordinator's settings.
     pub fn config(&self) -> CoordinatorConfig {
         let mut config = CoordinatorConfig::new(self.data.clone(), self.listen);
+        config.local_sockets = self.local_sockets;
         config.store = self.store.into();
         config.replication = self.replication;
         config.replication_floor = self
@@ -176,6 +186,11 @@ fn parse_host_port(text: &str) -> Result<String, String> {
         return Err("HOST:PORT is needed, with a port of 0 to 65535".to_owned());
     }
     Ok(text.to_owned())
+}
+
+/// `on` or `off`.
+fn parse_local_sockets(text: &str) -> Result<LocalSockets, String> {
+    text.parse().map_err(|error: FsError| error.message().to_owned())
 }
 
 /// Bytes, with an optional binary unit: `8388608`, `8M`, `8MiB`.
@@ -250,6 +265,10 @@ mod tests {
             ("dfs-server coordinator --data d --store paper", "possible values"),
             ("dfs-server coordinator --data d --listen 7400", "HOST:PORT"),
             ("dfs-server coordinator", "--data"),
+            (
+                "dfs-server coordinator --data d --local-sockets maybe",
+                "on or off",
+            ),
             ("dfs-server datanode --data d", "--coordinator"),
             (
                 "dfs-server datanode --data d --coordinator h:1 --listen 0.0.0.0:1",

@@ -73,6 +73,7 @@ async fn start(role: &Role) -> FsResult<Running> {
             let config = DatanodeConfig {
                 data_dir: args.data.clone(),
                 listen: args.listen,
+                local_sockets: args.local_sockets,
                 advertise: args.advertise.clone(),
                 coordinator: args.coordinator.clone(),
             };
@@ -82,7 +83,7 @@ async fn start(role: &Role) -> FsResult<Running> {
                 .map_err(|error| explain(error, args.listen))
         }
         Role::Standalone(args) => {
-            let started = Standalone::start(&args.data, args.listen, args.store.into()).await;
+            let started = Standalone::start(args).await;
             started
                 .map(Running::Standalone)
                 .map_err(|error| explain(error, args.listen))

@@ -1,10 +1,11 @@
 //! A coordinator and three datanodes in one process: a whole cluster for one machine.
 //!
-//! They speak gRPC over the loopback device exactly as separate processes do; only their lives are tied together. Invariant:
+//! They speak gRPC over sockets exactly as separate processes do; only their lives are tied together. Invariant:
 //! the data directory holds these four and nothing else, so that it is never mistaken for the directory of a single server.
 
+use crate::args::StandaloneArgs;
 use dfs_common::{ErrorKind, FsError, FsResult};
-use dfs_coordinator::{Coordinator, CoordinatorConfig, StoreKind};
+use dfs_coordinator::{Coordinator, CoordinatorConfig};
 use dfs_datanode::{Datanode, DatanodeConfig};
 use futures::FutureExt;
 use futures::future::{join_all, select_all};
@@ -28,18 +29,19 @@ impl Standalone {
     /// Starts all four; returns when every datanode is registered.
     ///
     /// # Errors
-    /// `Invalid` if `data` is the directory of something else, or what kept one of the four from starting; those that had
+    /// `Invalid` if the data directory is the one of something else, or what kept one of the four from starting; those that had
     /// started are shut down.
-    pub async fn start(data: &Path, listen: SocketAddr, store: StoreKind) -> FsResult<Self> {
-        check_directory(data)?;
-        let mut config = CoordinatorConfig::new(data.join(COORDINATOR_DIR), listen);
-        config.store = store;
+    pub async fn start(args: &StandaloneArgs) -> FsResult<Self> {
+        check_directory(&args.data)?;
+        let mut config = CoordinatorConfig::new(args.data.join(COORDINATOR_DIR), args.listen);
+        config.local_sockets = args.local_sockets;
+        config.store = args.store.into();
         let coordinator = Coordinator::start(config).await?;
         let mut standalone = Standalone {
             coordinator,
             datanodes: Vec::with_capacity(DATANODES),
         };
-        match standalone.start_datanodes(data, listen).await {
+        match standalone.start_datanodes(args).await {
             Ok(()) => Ok(standalone),
             Err(error) => {
                 standalone.shutdown().await;
@@ -48,11 +50,12 @@ impl Standalone {
         }
     }
 
-    async fn start_datanodes(&mut self, data: &Path, listen: SocketAddr) -> FsResult<()> {
+    async fn start_datanodes(&mut self, args: &StandaloneArgs) -> FsResult<()> {
         for number in 1..=DATANODES {
             let config = DatanodeConfig {
-                data_dir: data.join(datanode_dir(number)),
-                listen: SocketAddr::new(listen.ip(), 0),
+                data_dir: args.data.join(datanode_dir(number)),
+                listen: SocketAddr::new(args.listen.ip(), 0),
+                local_sockets: args.local_sockets,
                 advertise: None,
                 coordinator: self.coordinator.address().to_string(),
             };

@@ -126,6 +126,47 @@ fn restart_after_kill_keeps_address_and_directory() {
     assert_eq!(second.stop(Signal::SIGTERM).code(), Some(0));
 }
 
+/// How many sockets have the name that belongs to `address`: the one that listens, and each connection of a server.
+fn local_sockets(address: &str) -> usize {
+    let name = format!(" @dfs/1/{address}");
+    let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();
+    sockets.lines().filter(|line| line.ends_with(&name)).count()
+}
+
+#[test]
+fn local_socket_is_offered_unless_off_and_again_after_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, node) = (dir.path().join("c"), dir.path().join("n"));
+    let mut server = Server::spawn(&coordinator(&data, "127.0.0.1:0"));
+    let address = server.ready();
+    for _ in 0..3 {
+        assert_eq!(local_sockets(&address), 1);
+        server.stop(Signal::SIGKILL);
+        assert_eq!(local_sockets(&address), 0, "the name ends with the process");
+        server = Server::spawn(&coordinator(&data, &address));
+        assert_eq!(server.ready(), address);
+    }
+    server.stop(Signal::SIGTERM);
+
+    let off = [
+        &coordinator(&data, "127.0.0.1:0")[..],
+        &["--local-sockets", "off"],
+    ]
+    .concat();
+    let mut server = Server::spawn(&off);
+    assert_eq!(local_sockets(&server.ready()), 0);
+    let mut datanode = Server::spawn(&[
+        "datanode",
+        "--data",
+        text(&node),
+        "--coordinator",
+        "127.0.0.1:1",
+        "--local-sockets",
+        "off",
+    ]);
+    assert_eq!(local_sockets(&datanode.ready()), 0);
+}
+
 #[test]
 fn standalone_is_ready_with_three_datanodes_and_starts_again() {
     let dir = tempfile::tempdir().unwrap();

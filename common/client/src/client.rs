@@ -22,6 +22,7 @@ use dfs_common::session::{Caller, OpenSession};
 use dfs_common::{ClusterId, ErrorKind, FsError, FsResult};
 use dfs_proto::grpc::GrpcChunkConnector;
 use dfs_proto::metadata::connect_metadata;
+use dfs_proto::socket::Peer;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -128,8 +129,9 @@ impl Client {
     /// # Errors
     /// `Invalid` if the address is not `host:port`; `Unavailable` or `TimedOut` if nobody answers in time.
     pub async fn connect(config: ClientConfig) -> FsResult<Client> {
-        let metadata = connect_metadata(config.transport, &config.coordinator, CALL_DEADLINE)?;
-        let chunks = GrpcChunkConnector::new(CALL_DEADLINE);
+        let coordinator = Peer::new(&config.coordinator, config.local_sockets);
+        let metadata = connect_metadata(config.transport, coordinator, CALL_DEADLINE)?;
+        let chunks = GrpcChunkConnector::new(CALL_DEADLINE, config.local_sockets);
         Client::with_services(config, metadata, Arc::new(chunks)).await
     }
 

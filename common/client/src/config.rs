@@ -1,6 +1,7 @@
 //! Settings of a client: plain values with their defaults; no component lives here.
 
 pub use dfs_proto::metadata::Transport;
+pub use dfs_proto::socket::LocalSockets;
 use std::time::Duration;
 
 /// How a client reaches its cluster and how much memory it may use.
@@ -12,6 +13,8 @@ pub struct ClientConfig {
     pub client_name: String,
     /// What carries calls to the coordinator.
     pub transport: Transport,
+    /// Whether servers on this machine are talked to over Unix sockets.
+    pub local_sockets: LocalSockets,
     /// Budget of the block cache in bytes.
     pub cache_bytes: u64,
     /// Unsaved bytes of all files together; writers wait above it.
@@ -31,6 +34,7 @@ impl ClientConfig {
             coordinator: coordinator.into(),
             client_name: default_client_name(),
             transport: Transport::default(),
+            local_sockets: LocalSockets::default(),
             cache_bytes: 256 << 20,
             dirty_bytes_max: 256 << 20,
             read_ahead_bytes: 32 << 20,

@@ -12,6 +12,7 @@ use dfs_coordinator::{Coordinator, CoordinatorConfig};
 use dfs_datanode::{Datanode, DatanodeConfig};
 use dfs_proto::framed::MetadataFramedClient;
 use dfs_proto::grpc::{ChunkGrpcClient, MetadataGrpcClient};
+use dfs_proto::socket::{LocalSockets, Peer};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,6 +37,8 @@ pub struct ClusterOptions {
     pub chunk_bytes: u64,
     /// How long freed chunks are kept.
     pub freed_chunk_delay: Duration,
+    /// Whether servers and clients talk over Unix sockets.
+    pub local_sockets: LocalSockets,
 }
 
 impl Default for ClusterOptions {
@@ -47,6 +50,7 @@ impl Default for ClusterOptions {
             replication_floor: 2,
             chunk_bytes: 256 << 10,
             freed_chunk_delay: Duration::from_secs(60),
+            local_sockets: LocalSockets::default(),
         }
     }
 }
@@ -197,6 +201,7 @@ impl InProcessCluster {
             replication_floor: options.replication_floor,
             chunk_bytes: options.chunk_bytes,
             freed_chunk_delay: options.freed_chunk_delay,
+            local_sockets: options.local_sockets,
             ..CoordinatorConfig::new(
                 self.directory.path().join("coordinator"),
                 self.coordinator_address,
@@ -232,11 +237,13 @@ impl InProcessCluster {
     /// is a coordinator.
     pub async fn start_datanode(&mut self, index: usize) {
         let coordinator = self.coordinator_address.to_string();
+        let local_sockets = self.options.local_sockets;
         let place = &mut self.datanodes[index];
         assert!(place.running.is_none(), "datanode {index} runs");
         let config = DatanodeConfig {
             data_dir: place.data_dir.clone(),
             listen: place.address,
+            local_sockets,
             advertise: None,
             coordinator,
         };
@@ -276,6 +283,11 @@ impl InProcessCluster {
 
     // What tests reach.
 
+    /// The server at `address`, talked to as this cluster does.
+    fn peer(&self, address: String) -> Peer {
+        Peer::new(address, self.options.local_sockets)
+    }
+
     /// `host:port` of the coordinator.
     pub fn coordinator_address(&self) -> String {
         self.coordinator_address.to_string()
@@ -302,13 +314,13 @@ impl InProcessCluster {
 
     /// The same over gRPC.
     pub fn metadata_over_grpc(&self) -> Arc<dyn MetadataService> {
-        let client = MetadataGrpcClient::connect_lazy(&self.coordinator_address(), CALL_DEADLINE);
+        let client = MetadataGrpcClient::connect_lazy(self.peer(self.coordinator_address()), CALL_DEADLINE);
         Arc::new(client.expect("an address of this machine"))
     }
 
     /// The same over framed connections.
     pub fn metadata_over_frames(&self) -> Arc<dyn MetadataService> {
-        let client = MetadataFramedClient::connect_lazy(&self.coordinator_address(), CALL_DEADLINE);
+        let client = MetadataFramedClient::connect_lazy(self.peer(self.coordinator_address()), CALL_DEADLINE);
         Arc::new(client.expect("an address of this machine"))
     }
 
@@ -324,7 +336,7 @@ impl InProcessCluster {
 
     /// The same over gRPC.
     pub fn chunks_over_grpc(&self, index: usize) -> Arc<dyn ChunkService> {
-        let client = ChunkGrpcClient::connect_lazy(&self.datanode_address(index), CALL_DEADLINE);
+        let client = ChunkGrpcClient::connect_lazy(self.peer(self.datanode_address(index)), CALL_DEADLINE);
         Arc::new(client.expect("an address of this machine"))
     }
 
@@ -343,6 +355,7 @@ impl InProcessCluster {
         ClientConfig {
             client_name: "test".into(),
             call_patience: Some(PATIENCE),
+            local_sockets: self.options.local_sockets,
             ..ClientConfig::new(self.coordinator_address())
         }
     }

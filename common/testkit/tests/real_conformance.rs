@@ -1,11 +1,12 @@
-//! The real servers, in process and over each transport, keep what the seams promise.
+//! The real servers, in process and over each transport, by TCP and by Unix sockets, keep what the seams promise.
 
 #![cfg(feature = "cluster")]
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 use dfs_common::clock::{Clock, SystemClock};
 use dfs_common::service::ChunkService;
-use dfs_testkit::cluster::InProcessCluster;
+use dfs_proto::socket::LocalSockets;
+use dfs_testkit::cluster::{ClusterOptions, InProcessCluster};
 use dfs_testkit::conformance::{self, ChunkSubject};
 use dfs_testkit::faults::{FaultPlan, FaultyChunks, FaultyMetadata};
 use std::sync::Arc;
@@ -16,14 +17,41 @@ async fn coordinator_in_process() {
     conformance::metadata(cluster.metadata()).await;
 }
 
+/// A cluster in which everybody talks over TCP, or nobody does.
+async fn cluster(local_sockets: LocalSockets) -> InProcessCluster {
+    InProcessCluster::start_with(ClusterOptions {
+        local_sockets,
+        ..ClusterOptions::default()
+    })
+    .await
+}
+
 #[tokio::test]
 async fn coordinator_over_grpc() {
-    let cluster = InProcessCluster::start(3).await;
+    let cluster = cluster(LocalSockets::Off).await;
+    conformance::metadata(cluster.metadata_over_grpc()).await;
+}
+
+#[tokio::test]
+async fn coordinator_over_grpc_and_unix_sockets() {
+    let cluster = cluster(LocalSockets::Only).await;
     conformance::metadata(cluster.metadata_over_grpc()).await;
 }
 
 #[tokio::test]
 async fn coordinator_over_frames() {
+    let cluster = cluster(LocalSockets::Off).await;
+    conformance::metadata(cluster.metadata_over_frames()).await;
+}
+
+#[tokio::test]
+async fn coordinator_over_frames_and_unix_sockets() {
+    let cluster = cluster(LocalSockets::Only).await;
+    conformance::metadata(cluster.metadata_over_frames()).await;
+}
+
+#[tokio::test]
+async fn coordinator_behind_a_wrapper_without_faults() {
     let cluster = InProcessCluster::start(3).await;
     let service = FaultyMetadata::new(cluster.metadata_over_frames(), FaultPlan::none());
     conformance::metadata(Arc::new(service)).await;
@@ -58,7 +86,13 @@ async fn datanode_in_process() {
 
 #[tokio::test]
 async fn datanode_over_grpc() {
-    let cluster = InProcessCluster::start(3).await;
+    let cluster = cluster(LocalSockets::Off).await;
+    conformance::chunks(subject(&cluster, InProcessCluster::chunks_over_grpc)).await;
+}
+
+#[tokio::test]
+async fn datanode_over_grpc_and_unix_sockets() {
+    let cluster = cluster(LocalSockets::Only).await;
     conformance::chunks(subject(&cluster, InProcessCluster::chunks_over_grpc)).await;
 }
 

@@ -4,9 +4,10 @@
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 use dfs_common::session::Caller;
+use dfs_proto::socket::LocalSockets;
 use dfs_testkit::call::{Call, Outcome, Target};
 use dfs_testkit::client_target::ClientTarget;
-use dfs_testkit::cluster::InProcessCluster;
+use dfs_testkit::cluster::{ClusterOptions, InProcessCluster};
 use dfs_testkit::compare::{Tolerance, Trial};
 use dfs_testkit::generate::Profile;
 use dfs_testkit::model::Rules;
@@ -92,7 +93,7 @@ impl Drop for Unstable {
     }
 }
 
-fn run(victim: Victim, profile: Profile) {
+fn run(victim: Victim, local_sockets: LocalSockets, profile: Profile) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -101,7 +102,11 @@ fn run(victim: Victim, profile: Profile) {
     let runtime = Arc::new(runtime);
     // Each sequence has a cluster and a client of its own, so that both can die for good.
     let fresh = || {
-        let cluster = runtime.block_on(InProcessCluster::start(3));
+        let options = ClusterOptions {
+            local_sockets,
+            ..ClusterOptions::default()
+        };
+        let cluster = runtime.block_on(InProcessCluster::start_with(options));
         let client = runtime.block_on(cluster.client());
         let cluster = Arc::new(Mutex::new(cluster));
         let connect = {
@@ -133,10 +138,20 @@ fn run(victim: Victim, profile: Profile) {
 
 #[test]
 fn killed_coordinator_loses_nothing_and_repeats_nothing() {
-    run(Victim::Coordinator, Profile::full());
+    run(Victim::Coordinator, LocalSockets::Off, Profile::full());
+}
+
+#[test]
+fn killed_coordinator_behind_a_unix_socket_loses_nothing_and_repeats_nothing() {
+    run(Victim::Coordinator, LocalSockets::Only, Profile::full());
 }
 
 #[test]
 fn killed_datanodes_lose_nothing() {
-    run(Victim::Datanodes, Profile::files());
+    run(Victim::Datanodes, LocalSockets::Off, Profile::files());
+}
+
+#[test]
+fn killed_datanodes_behind_unix_sockets_lose_nothing() {
+    run(Victim::Datanodes, LocalSockets::Only, Profile::files());
 }

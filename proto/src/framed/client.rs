@@ -4,7 +4,8 @@ use super::frame::{Frame, FrameKind, PREFACE};
 use super::reader::FrameReader;
 use super::writer::{FrameWriter, broken};
 use crate::convert::{check_address, error_from_wire};
-use crate::framed::{CONNECT_DEADLINE, PEER_SILENCE, PREFACE_DEADLINE};
+use crate::framed::{PEER_SILENCE, PREFACE_DEADLINE};
+use crate::socket::{Peer, dial};
 use crate::v1;
 use bytes::Bytes;
 use dfs_common::limits::FRAMED_CALLS_MAX;
@@ -15,7 +16,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -47,7 +47,7 @@ impl Connection {
     async fn receive(&self, reader: &mut FrameReader) -> FsResult<()> {
         let mut asked = false;
         loop {
-            let frame = match tokio::time::timeout(PEER_SILENCE, reader.next(self.writer.stream())).await {
+            let frame = match tokio::time::timeout(PEER_SILENCE, reader.next(self.writer.socket())).await {
                 Ok(frame) => frame?,
                 Err(_) if asked => {
                     return Err(FsError::new(ErrorKind::Unavailable, "the server is silent"));
@@ -99,7 +99,7 @@ impl Drop for Place<'_> {
 
 /// Calls methods of a server by number.
 pub struct FramedClient {
-    address: String,
+    peer: Peer,
     deadline: Duration,
     connection: Mutex<Option<Arc<Connection>>>,
     connecting: tokio::sync::Mutex<()>,
@@ -109,16 +109,17 @@ pub struct FramedClient {
 }
 
 impl FramedClient {
-    /// A client of the server at `address` (`host:port`), which connects at the first call and again after a failure. A
-    /// call is given up after `deadline`, waiting for a connection included.
+    /// A client of `peer` (by default, the server at a `host:port`), which connects at the first call and again after a
+    /// failure. A call is given up after `deadline`, waiting for a connection included.
     ///
     /// # Errors
-    /// `Invalid` if `address` is not `host:port`.
-    pub fn connect_lazy(address: &str, deadline: Duration) -> FsResult<Self> {
-        check_address(address)?;
+    /// `Invalid` if its address is not `host:port`.
+    pub fn connect_lazy(peer: impl Into<Peer>, deadline: Duration) -> FsResult<Self> {
+        let peer = peer.into();
+        check_address(&peer.address)?;
         let stop = CancellationToken::new();
         Ok(FramedClient {
-            address: address.to_string(),
+            peer,
             deadline,
             connection: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
@@ -140,7 +141,7 @@ impl FramedClient {
                 ErrorKind::TimedOut,
                 format!(
                     "the server at {} did not answer within {} ms",
-                    self.address,
+                    self.peer.address,
                     self.deadline.as_millis()
                 ),
             )),
@@ -200,20 +201,18 @@ impl FramedClient {
         let unreachable = |why: String| {
             FsError::new(
                 ErrorKind::Unavailable,
-                format!("{} cannot be reached ({why})", self.address),
+                format!("{} cannot be reached ({why})", self.peer.address),
             )
         };
-        let stream = tokio::time::timeout(CONNECT_DEADLINE, TcpStream::connect(&self.address))
+        let socket = dial(&self.peer)
             .await
-            .map_err(|_| unreachable("no answer".to_string()))?
             .map_err(|error| unreachable(error.to_string()))?;
-        stream.set_nodelay(true).map_err(|error| broken(&error))?;
-        let writer = FrameWriter::new(stream);
+        let writer = FrameWriter::new(socket);
         let mut reader = FrameReader::new();
         let greet = async {
-            writer.stream().writable().await.map_err(|error| broken(&error))?;
-            match writer.stream().try_write(&PREFACE) {
-                Ok(sent) if sent == PREFACE.len() => reader.preface(writer.stream()).await,
+            writer.socket().writable().await.map_err(|error| broken(&error))?;
+            match writer.socket().try_write(&PREFACE) {
+                Ok(sent) if sent == PREFACE.len() => reader.preface(writer.socket()).await,
                 _ => Err(unreachable("it takes nothing".to_string())),
             }
         };

@@ -2,11 +2,11 @@
 
 use super::server::serve_connection;
 use crate::framed::{FramedHandler, PREFACE_DEADLINE};
+use crate::socket::{Listener, Socket};
 use dfs_common::limits::CONNECTIONS_MAX;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -20,11 +20,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Accepts connections until `stop`: serves the framed ones with `handler` in `tasks`, and answers the HTTP/2 ones as the
 /// incoming stream of a tonic server. At most [`CONNECTIONS_MAX`] framed ones at a time.
 pub fn split(
-    listener: TcpListener,
+    listener: Listener,
     handler: Arc<dyn FramedHandler>,
     tasks: TaskTracker,
     stop: CancellationToken,
-) -> ReceiverStream<io::Result<TcpStream>> {
+) -> ReceiverStream<io::Result<Socket>> {
     let (sender, receiver) = mpsc::channel(ACCEPTED_MAX);
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = tasks.clone();
@@ -34,7 +34,7 @@ pub fn split(
                 accepted = accept(&listener, &room) => accepted,
                 () = stop.cancelled() => return,
             };
-            let Some((stream, permit)) = accepted else {
+            let Some((socket, permit)) = accepted else {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
@@ -43,7 +43,7 @@ pub fn split(
             connections.spawn(async move {
                 let _permit = permit;
                 tokio::select! {
-                    () = serve(stream, handler, sender, &calls) => {}
+                    () = serve(socket, handler, sender, &calls) => {}
                     () = stop.cancelled() => {}
                 }
             });
@@ -52,10 +52,10 @@ pub fn split(
     ReceiverStream::new(receiver)
 }
 
-async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+async fn accept(listener: &Listener, room: &Arc<Semaphore>) -> Option<(Socket, OwnedSemaphorePermit)> {
     let permit = room.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _)) => Some((stream, permit)),
+        Ok(socket) => Some((socket, permit)),
         Err(error) => {
             tracing::warn!(%error, "a connection could not be accepted");
             None
@@ -64,21 +64,20 @@ async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> Option<(TcpStr
 }
 
 async fn serve(
-    stream: TcpStream,
+    socket: Socket,
     handler: Arc<dyn FramedHandler>,
-    grpc: mpsc::Sender<io::Result<TcpStream>>,
+    grpc: mpsc::Sender<io::Result<Socket>>,
     calls: &TaskTracker,
 ) {
     let mut first = [0];
-    match tokio::time::timeout(PREFACE_DEADLINE, stream.peek(&mut first)).await {
+    match tokio::time::timeout(PREFACE_DEADLINE, socket.peek(&mut first)).await {
         Ok(Ok(1)) if first == *b"D" => {
-            if let Err(error) = serve_connection(stream, handler, calls).await {
+            if let Err(error) = serve_connection(socket, handler, calls).await {
                 tracing::debug!(%error, "framed connection ended");
             }
         }
         Ok(Ok(1)) if first == *b"P" => {
-            let _ = stream.set_nodelay(true);
-            let _ = grpc.send(Ok(stream)).await;
+            let _ = grpc.send(Ok(socket)).await;
         }
         // Nothing, or a stranger.
         _ => {}

@@ -2,6 +2,7 @@
 
 use super::FramedClient;
 use crate::metadata::{MetadataStub, MetadataTransport, Method};
+use crate::socket::Peer;
 use dfs_common::{ErrorKind, FsError, FsResult};
 use prost::Message;
 use std::time::Duration;
@@ -10,13 +11,13 @@ use std::time::Duration;
 pub type MetadataFramedClient = MetadataStub<FramedClient>;
 
 impl MetadataFramedClient {
-    /// A stub for the coordinator at `address` (`host:port`), which connects at the first call and again after a failure.
-    /// A call is given up after `deadline`.
+    /// A stub for the coordinator at `peer` (by default, a `host:port`), which connects at the first call and again after
+    /// a failure. A call is given up after `deadline`.
     ///
     /// # Errors
-    /// `Invalid` if `address` is not `host:port`.
-    pub fn connect_lazy(address: &str, deadline: Duration) -> FsResult<Self> {
-        Ok(MetadataStub::over(FramedClient::connect_lazy(address, deadline)?))
+    /// `Invalid` if its address is not `host:port`.
+    pub fn connect_lazy(peer: impl Into<Peer>, deadline: Duration) -> FsResult<Self> {
+        Ok(MetadataStub::over(FramedClient::connect_lazy(peer, deadline)?))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The framed transport: the messages of gRPC behind the same traits, in length-prefixed frames on TCP.
+//! The framed transport: the messages of gRPC behind the same traits, in length-prefixed frames on a connection.
 //!
 //! It exists for latency: a small call costs a third of what it costs over HTTP/2 (docs/adr/0005-framed-transport.md). gRPC
 //! stays the reference and serves everything; a port that serves frames serves gRPC too ([`split`]).
@@ -21,8 +21,6 @@ use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a connection may take to be made.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 /// How long a new connection may take to say what it speaks.
 const PREFACE_DEADLINE: Duration = Duration::from_secs(5);
 /// A server is asked whether it is there after this much silence, and given as long again to answer.

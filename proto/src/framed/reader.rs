@@ -2,10 +2,10 @@
 
 use super::frame::{Frame, PREFACE};
 use super::writer::broken;
+use crate::socket::Socket;
 use bytes::BytesMut;
 use dfs_common::{ErrorKind, FsError, FsResult};
 use std::io::ErrorKind as IoErrorKind;
-use tokio::net::TcpStream;
 
 /// Read at once if the sender has that much.
 const READ_BYTES: usize = 64 << 10;
@@ -31,9 +31,9 @@ impl FrameReader {
     ///
     /// # Errors
     /// `UnknownVersion` if it is another one, `Unavailable` if the connection ends before.
-    pub(super) async fn preface(&mut self, stream: &TcpStream) -> FsResult<()> {
+    pub(super) async fn preface(&mut self, socket: &Socket) -> FsResult<()> {
         while self.buffer.len() < PREFACE.len() {
-            match self.fill(stream).await {
+            match self.fill(socket).await {
                 Ok(()) => {}
                 Err(_) if !PREFACE.starts_with(&self.buffer) => break,
                 Err(error) => return Err(error),
@@ -54,25 +54,25 @@ impl FrameReader {
     ///
     /// # Errors
     /// `Unavailable` if the connection ends, `Invalid` if something else than frames arrives.
-    pub(super) async fn next(&mut self, stream: &TcpStream) -> FsResult<Frame> {
+    pub(super) async fn next(&mut self, socket: &Socket) -> FsResult<Frame> {
         loop {
             if let Some(frame) = Frame::take(&mut self.buffer)? {
                 return Ok(frame);
             }
-            self.fill(stream).await?;
+            self.fill(socket).await?;
         }
     }
 
-    async fn fill(&mut self, stream: &TcpStream) -> FsResult<()> {
+    async fn fill(&mut self, socket: &Socket) -> FsResult<()> {
         loop {
             if self.buffer.capacity() - self.buffer.len() < 4096 {
                 self.buffer.reserve(READ_BYTES);
             }
-            match stream.try_read_buf(&mut self.buffer) {
+            match socket.try_read_buf(&mut self.buffer) {
                 Ok(0) => return Err(closed()),
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == IoErrorKind::WouldBlock => {
-                    stream.readable().await.map_err(|error| broken(&error))?;
+                    socket.readable().await.map_err(|error| broken(&error))?;
                 }
                 Err(error) => return Err(broken(&error)),
             }

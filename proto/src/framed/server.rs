@@ -6,9 +6,10 @@
 
 use super::frame::{Frame, FrameKind, PREFACE};
 use super::reader::FrameReader;
-use super::writer::{FrameWriter, broken};
+use super::writer::FrameWriter;
 use crate::convert::error_to_wire;
 use crate::framed::{FramedHandler, PREFACE_DEADLINE};
+use crate::socket::Socket;
 use bytes::Bytes;
 use dfs_common::limits::FRAMED_CALLS_MAX;
 use dfs_common::{ErrorKind, FsError, FsResult};
@@ -17,7 +18,6 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
@@ -29,18 +29,17 @@ const CLIENT_SILENCE_MAX: Duration = Duration::from_secs(30);
 /// # Errors
 /// Why it ended, `Unavailable` when the peer closed it.
 pub async fn serve_connection(
-    stream: TcpStream,
+    socket: Socket,
     handler: Arc<dyn FramedHandler>,
     tasks: &TaskTracker,
 ) -> FsResult<()> {
-    stream.set_nodelay(true).map_err(|error| broken(&error))?;
-    let writer = Arc::new(FrameWriter::new(stream));
+    let writer = Arc::new(FrameWriter::new(socket));
     let mut reader = FrameReader::new();
-    tokio::time::timeout(PREFACE_DEADLINE, reader.preface(writer.stream()))
+    tokio::time::timeout(PREFACE_DEADLINE, reader.preface(writer.socket()))
         .await
         .map_err(|_| FsError::new(ErrorKind::TimedOut, "the peer sent no preface"))??;
     // Eight bytes fit into the buffer of a new socket.
-    match writer.stream().try_write(&PREFACE) {
+    match writer.socket().try_write(&PREFACE) {
         Ok(sent) if sent == PREFACE.len() => {}
         _ => return Err(FsError::new(ErrorKind::Unavailable, "the peer takes nothing")),
     }
@@ -61,7 +60,7 @@ async fn read_requests(
         tokio::time::timeout(CLIENT_SILENCE_MAX, writer.room())
             .await
             .map_err(|_| FsError::new(ErrorKind::TimedOut, "the peer does not read its replies"))?;
-        let frame = tokio::time::timeout(CLIENT_SILENCE_MAX, reader.next(writer.stream()))
+        let frame = tokio::time::timeout(CLIENT_SILENCE_MAX, reader.next(writer.socket()))
             .await
             .map_err(|_| FsError::new(ErrorKind::TimedOut, "the peer is silent"))??;
         match frame.kind {

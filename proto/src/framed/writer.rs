@@ -4,12 +4,12 @@
 //! does not take is left to the connection's flusher. Invariant: frames go out whole and one after the other.
 
 use super::frame::{Frame, HEADER_BYTES};
+use crate::socket::Socket;
 use bytes::{Buf, BytesMut};
 use dfs_common::limits::MESSAGE_BYTES_MAX;
 use dfs_common::{ErrorKind, FsError, FsResult};
 use parking_lot::Mutex;
 use std::io::{ErrorKind as IoErrorKind, IoSlice};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 /// While so much waits for a peer, no further request of it is begun.
@@ -19,16 +19,16 @@ const BACKLOG_BYTES_MAX: usize = 16 * MESSAGE_BYTES_MAX;
 
 /// Writes frames to a connection.
 pub(super) struct FrameWriter {
-    stream: TcpStream,
+    socket: Socket,
     backlog: Mutex<BytesMut>,
     more: Notify,
     less: Notify,
 }
 
 impl FrameWriter {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(socket: Socket) -> Self {
         FrameWriter {
-            stream,
+            socket,
             backlog: Mutex::default(),
             more: Notify::new(),
             less: Notify::new(),
@@ -36,8 +36,8 @@ impl FrameWriter {
     }
 
     /// The socket, for the reading half.
-    pub(super) fn stream(&self) -> &TcpStream {
-        &self.stream
+    pub(super) fn socket(&self) -> &Socket {
+        &self.socket
     }
 
     /// Sends a frame, or leaves it to [`FrameWriter::flush`]. Does not wait.
@@ -79,7 +79,7 @@ impl FrameWriter {
     /// Bytes of the frame that the socket took.
     fn write_now(&self, header: &[u8; HEADER_BYTES], payload: &[u8]) -> FsResult<usize> {
         match self
-            .stream
+            .socket
             .try_write_vectored(&[IoSlice::new(header), IoSlice::new(payload)])
         {
             Ok(sent) => Ok(sent),
@@ -96,9 +96,9 @@ impl FrameWriter {
         loop {
             self.more.notified().await;
             loop {
-                self.stream.writable().await.map_err(|error| broken(&error))?;
+                self.socket.writable().await.map_err(|error| broken(&error))?;
                 let mut backlog = self.backlog.lock();
-                match self.stream.try_write(&backlog) {
+                match self.socket.try_write(&backlog) {
                     Ok(sent) => backlog.advance(sent),
                     Err(error) if error.kind() == IoErrorKind::WouldBlock => {}
                     Err(error) => return Err(broken(&error)),

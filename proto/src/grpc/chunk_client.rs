@@ -7,6 +7,7 @@ use crate::convert::{
     chunk_capability_to_wire, chunk_description_from_wire, chunk_written_from_wire, invalid, piece_from_wire,
     required,
 };
+use crate::socket::Peer;
 use crate::v1;
 use crate::v1::chunk_client::ChunkClient;
 use async_trait::async_trait;
@@ -37,15 +38,16 @@ pub struct ChunkGrpcClient {
 }
 
 impl ChunkGrpcClient {
-    /// A stub for the datanode at `address` (`host:port`), which connects at the first call and again after a failure.
+    /// A stub for the datanode at `peer` (by default, a `host:port`), which connects at the first call and again after a
+    /// failure.
     ///
     /// A unary call and the start of a read are given up after `deadline`; a read that brings no piece for so long; a write
     /// of which the connection takes no piece for one to two deadlines, or that is not answered for four.
     ///
     /// # Errors
-    /// `Invalid` if `address` is not `host:port`, or outside a tokio runtime.
-    pub fn connect_lazy(address: &str, deadline: Duration) -> FsResult<Self> {
-        Ok(Self::new(stub_channel(address)?, deadline))
+    /// `Invalid` if its address is not `host:port`, or outside a tokio runtime.
+    pub fn connect_lazy(peer: impl Into<Peer>, deadline: Duration) -> FsResult<Self> {
+        Ok(Self::new(stub_channel(peer.into())?, deadline))
     }
 
     /// A stub on a channel that exists already; deadlines as [`ChunkGrpcClient::connect_lazy`] has them.

@@ -1,6 +1,7 @@
 //! Channels to datanodes: made lazily, shared, bounded.
 
 use super::ChunkGrpcClient;
+use crate::socket::{LocalSockets, Peer};
 use dfs_common::FsResult;
 use dfs_common::limits::CHUNK_CHANNELS_MAX;
 use dfs_common::service::{ChunkConnector, ChunkService};
@@ -16,15 +17,17 @@ use std::time::Duration;
 pub struct GrpcChunkConnector {
     channels: Mutex<LruCache<String, Arc<ChunkGrpcClient>>>,
     deadline: Duration,
+    local_sockets: LocalSockets,
 }
 
 impl GrpcChunkConnector {
     /// A connector whose stubs have the deadlines of [`ChunkGrpcClient::connect_lazy`].
-    pub fn new(deadline: Duration) -> Self {
+    pub fn new(deadline: Duration, local_sockets: LocalSockets) -> Self {
         let limit = const { NonZeroUsize::new(CHUNK_CHANNELS_MAX).expect("the limit is above 0") };
         GrpcChunkConnector {
             channels: Mutex::new(LruCache::new(limit)),
             deadline,
+            local_sockets,
         }
     }
 
@@ -45,7 +48,8 @@ impl ChunkConnector for GrpcChunkConnector {
         if let Some(client) = channels.get(address) {
             return Ok(client.clone());
         }
-        let client = Arc::new(ChunkGrpcClient::connect_lazy(address, self.deadline)?);
+        let peer = Peer::new(address, self.local_sockets);
+        let client = Arc::new(ChunkGrpcClient::connect_lazy(peer, self.deadline)?);
         channels.put(address.to_string(), client.clone());
         Ok(client)
     }

@@ -2,6 +2,7 @@
 
 use super::channel::{check_message_size, stub_channel, within};
 use crate::metadata::{MetadataStub, MetadataTransport, Method};
+use crate::socket::Peer;
 use dfs_common::FsResult;
 use dfs_common::limits::MESSAGE_BYTES_MAX;
 use prost::Message;
@@ -22,13 +23,13 @@ pub struct GrpcTransport {
 }
 
 impl MetadataGrpcClient {
-    /// A stub for the coordinator at `address` (`host:port`), which connects at the first call and again after a failure.
-    /// A call is given up after `deadline`.
+    /// A stub for the coordinator at `peer` (by default, a `host:port`), which connects at the first call and again after
+    /// a failure. A call is given up after `deadline`.
     ///
     /// # Errors
-    /// `Invalid` if `address` is not `host:port`, or outside a tokio runtime.
-    pub fn connect_lazy(address: &str, deadline: Duration) -> FsResult<Self> {
-        Ok(Self::new(stub_channel(address)?, deadline))
+    /// `Invalid` if its address is not `host:port`, or outside a tokio runtime.
+    pub fn connect_lazy(peer: impl Into<Peer>, deadline: Duration) -> FsResult<Self> {
+        Ok(Self::new(stub_channel(peer.into())?, deadline))
     }
 
     /// A stub on a channel that exists already. A call is given up after `deadline`.

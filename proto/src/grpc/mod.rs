@@ -12,7 +12,7 @@ mod metadata_client;
 mod metadata_server;
 mod upload;
 
-pub use channel::{channel_lazy, tuned_endpoint, tuned_server, within};
+pub use channel::{channel_lazy, tuned_server, within};
 pub use chunk_client::ChunkGrpcClient;
 pub use chunk_server::ChunkGrpcServer;
 pub use connector::GrpcChunkConnector;

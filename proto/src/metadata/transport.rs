@@ -2,6 +2,7 @@
 
 use crate::framed::MetadataFramedClient;
 use crate::grpc::MetadataGrpcClient;
+use crate::socket::Peer;
 use dfs_common::service::MetadataService;
 use dfs_common::{ErrorKind, FsError, FsResult};
 use std::fmt;
@@ -42,18 +43,18 @@ impl FromStr for Transport {
     }
 }
 
-/// The metadata service of the coordinator at `address` (`host:port`), which connects at the first call and again after a
-/// failure. A call is given up after `deadline`.
+/// The metadata service of the coordinator at `peer` (by default, a `host:port`), which connects at the first call and
+/// again after a failure. A call is given up after `deadline`.
 ///
 /// # Errors
-/// `Invalid` if `address` is not `host:port`, or outside a tokio runtime.
+/// `Invalid` if its address is not `host:port`, or outside a tokio runtime.
 pub fn connect_metadata(
     transport: Transport,
-    address: &str,
+    peer: impl Into<Peer>,
     deadline: Duration,
 ) -> FsResult<Arc<dyn MetadataService>> {
     Ok(match transport {
-        Transport::Framed => Arc::new(MetadataFramedClient::connect_lazy(address, deadline)?),
-        Transport::Grpc => Arc::new(MetadataGrpcClient::connect_lazy(address, deadline)?),
+        Transport::Framed => Arc::new(MetadataFramedClient::connect_lazy(peer, deadline)?),
+        Transport::Grpc => Arc::new(MetadataGrpcClient::connect_lazy(peer, deadline)?),
     })
 }

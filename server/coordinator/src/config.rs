@@ -5,6 +5,7 @@ use dfs_common::limits::{
     CHUNK_BYTES_DEFAULT, CHUNK_BYTES_MAX, FRAME_BYTES, FREED_CHUNK_DELAY, REPLICATION_MAX,
 };
 use dfs_common::{ErrorKind, FsError, FsResult};
+pub use dfs_proto::socket::LocalSockets;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,6 +17,8 @@ pub struct CoordinatorConfig {
     pub data_dir: PathBuf,
     /// Address of all its services; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Whether it offers and uses Unix sockets within this machine.
+    pub local_sockets: LocalSockets,
     /// Which store a new data directory gets; an existing one keeps its own.
     pub store: StoreKind,
     /// Replicas that a new chunk shall have: 1 to [`REPLICATION_MAX`].
@@ -37,6 +40,7 @@ impl CoordinatorConfig {
         CoordinatorConfig {
             data_dir: data_dir.into(),
             listen,
+            local_sockets: LocalSockets::default(),
             store: StoreKind::default(),
             replication: 3,
             replication_floor: 2,

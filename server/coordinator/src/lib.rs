@@ -22,5 +22,5 @@ pub mod store;
 pub mod stored;
 pub mod worker;
 
-pub use config::{CoordinatorConfig, StoreKind};
+pub use config::{CoordinatorConfig, LocalSockets, StoreKind};
 pub use server::Coordinator;

@@ -12,12 +12,12 @@ use dfs_common::{ClusterId, ErrorKind, FsError, FsResult};
 use dfs_proto::framed;
 use dfs_proto::grpc::{GrpcChunkConnector, MetadataGrpcServer, tuned_server};
 use dfs_proto::metadata::MetadataHandler;
+use dfs_proto::socket::Listener;
 use dfs_proto::v1::admin_server::AdminServer;
 use dfs_proto::v1::cluster_server::ClusterServer;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -53,14 +53,15 @@ impl Coordinator {
     pub async fn start_with_clock(config: CoordinatorConfig, clock: Arc<dyn Clock>) -> FsResult<Coordinator> {
         config.validate()?;
         // The port first: a coordinator that cannot serve must not raise the epoch of a data directory.
-        let listener = bind(config.listen).await?;
-        let address = listener.local_addr()?;
+        let local_sockets = config.local_sockets;
+        let listener = Listener::bind(config.listen, local_sockets).await?;
+        let address = listener.address();
         let core = tokio::task::spawn_blocking(move || Core::open(&config, clock))
             .await
             .map_err(|error| {
                 FsError::new(ErrorKind::Io, format!("opening the coordinator failed: {error}"))
             })??;
-        let chunks = Arc::new(GrpcChunkConnector::new(DELETE_DEADLINE));
+        let chunks = Arc::new(GrpcChunkConnector::new(DELETE_DEADLINE, local_sockets));
         core.start_workers(chunks);
         let cluster = core.cluster_id;
         let service = Arc::new(CoordinatorService::new(Arc::new(core)));
@@ -147,22 +148,4 @@ impl Coordinator {
         let _ = tokio::task::spawn_blocking(move || drop(core)).await;
         tracing::info!(address = %self.address, "coordinator stopped");
     }
-}
-
-async fn bind(address: SocketAddr) -> FsResult<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| match error.kind() {
-            std::io::ErrorKind::AddrInUse => FsError::new(
-                ErrorKind::Busy,
-                format!(
-                    "{address} is in use: stop the program that has it, or choose another port with --listen"
-                ),
-            ),
-            std::io::ErrorKind::AddrNotAvailable => FsError::new(
-                ErrorKind::Invalid,
-                format!("{address} is not an address of this machine: choose another one with --listen"),
-            ),
-            _ => FsError::from(error).context(format_args!("listening on {address}")),
-        })
 }

@@ -1,4 +1,5 @@
-//! A coordinator among peers that speak nonsense over frames: each is refused or given up, and everybody else is served.
+//! A coordinator among peers that speak nonsense over frames, by TCP and by its Unix socket: each is refused or given up, and
+//! everybody else is served.
 
 #![allow(clippy::unwrap_used)] // the whole file is test code
 
@@ -7,6 +8,7 @@ use dfs_common::session::{Identity, OpenSession};
 use dfs_common::{ErrorKind, Ino, SessionId};
 use dfs_coordinator::{Coordinator, CoordinatorConfig};
 use dfs_proto::framed::MetadataFramedClient;
+use dfs_proto::socket::{LocalSockets, Peer, Socket, dial};
 use dfs_proto::v1;
 use prost::Message;
 use rand::rngs::StdRng;
@@ -14,9 +16,10 @@ use rand::{Rng, RngCore, SeedableRng};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
 
 const DEADLINE: Duration = Duration::from_secs(20);
+/// Each kind of connection.
+const KINDS: [LocalSockets; 2] = [LocalSockets::Off, LocalSockets::Only];
 const PREFACE: [u8; 8] = *b"DFS\x01\0\0\0\0";
 const REQUEST: u8 = 1;
 const ERROR: u8 = 3;
@@ -40,9 +43,15 @@ fn frame(call: u64, method: u16, kind: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+async fn connect(address: SocketAddr, kind: LocalSockets) -> Socket {
+    let socket = dial(&Peer::new(address.to_string(), kind)).await.unwrap();
+    assert_eq!(socket.is_local(), kind == LocalSockets::Only);
+    socket
+}
+
 /// A connection on which both prefaces were exchanged.
-async fn framed(address: SocketAddr) -> TcpStream {
-    let mut stream = TcpStream::connect(address).await.unwrap();
+async fn framed(address: SocketAddr, kind: LocalSockets) -> Socket {
+    let mut stream = connect(address, kind).await;
     stream.write_all(&PREFACE).await.unwrap();
     let mut answer = [0; 8];
     within(stream.read_exact(&mut answer)).await.unwrap();
@@ -69,7 +78,7 @@ async fn next(stream: &mut (impl AsyncRead + Unpin)) -> (u64, u8, Vec<u8>) {
 }
 
 /// Waits until the server closed the connection, whatever it said before.
-async fn ends(mut stream: TcpStream, what: &str) {
+async fn ends(mut stream: Socket, what: &str) {
     let mut rest = Vec::new();
     // A reset is an end as well.
     let ended = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut rest)).await;
@@ -98,146 +107,155 @@ async fn serves(address: SocketAddr) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_that_are_no_frames_end_the_connection() {
-    let dir = tempfile::tempdir().unwrap();
-    let coordinator = coordinator(dir.path()).await;
-    let address = coordinator.address();
-    for (what, bytes) in [
-        ("another protocol", b"GET / HTTP/1.1\r\n\r\n".to_vec()),
-        ("nearly HTTP/2", b"PRI * HTTP/3.0\r\n\r\nSM\r\n\r\n".to_vec()),
-        ("another preface", b"DFX\x01\0\0\0\0".to_vec()),
-        ("a newer framing", b"DFS\x02\0\0\0\0".to_vec()),
-    ] {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(&bytes).await.unwrap();
-        ends(stream, what).await;
+    for kind in KINDS {
+        let dir = tempfile::tempdir().unwrap();
+        let coordinator = coordinator(dir.path()).await;
+        let address = coordinator.address();
+        for (what, bytes) in [
+            ("silence", Vec::new()),
+            ("another protocol", b"GET / HTTP/1.1\r\n\r\n".to_vec()),
+            ("nearly HTTP/2", b"PRI * HTTP/3.0\r\n\r\nSM\r\n\r\n".to_vec()),
+            ("another preface", b"DFX\x01\0\0\0\0".to_vec()),
+            ("a newer framing", b"DFS\x02\0\0\0\0".to_vec()),
+        ] {
+            let mut stream = connect(address, kind).await;
+            stream.write_all(&bytes).await.unwrap();
+            ends(stream, what).await;
+        }
+        let mut huge = frame(1, 6, REQUEST, b"");
+        huge[..4].copy_from_slice(&u32::MAX.to_le_bytes());
+        let mut above = frame(1, 6, REQUEST, b"");
+        above[..4].copy_from_slice(&(11 + (4 << 20) + 1_u32).to_le_bytes());
+        let mut short = frame(1, 6, REQUEST, b"");
+        short[..4].copy_from_slice(&10_u32.to_le_bytes());
+        for (what, bytes) in [
+            ("a frame of 4 GiB", huge),
+            ("a frame just too large", above),
+            ("a frame shorter than its header", short),
+            ("an unknown kind", frame(1, 6, 9, b"")),
+            ("a reply to the server", frame(1, 6, 2, b"")),
+        ] {
+            let mut stream = framed(address, kind).await;
+            stream.write_all(&bytes).await.unwrap();
+            ends(stream, what).await;
+        }
+        // Half a frame, and gone.
+        let mut stream = framed(address, kind).await;
+        stream
+            .write_all(&frame(1, 4, REQUEST, &[0; 1000])[..500])
+            .await
+            .unwrap();
+        drop(stream);
+        serves(address).await;
+        coordinator.shutdown().await;
     }
-    let mut huge = frame(1, 6, REQUEST, b"");
-    huge[..4].copy_from_slice(&u32::MAX.to_le_bytes());
-    let mut above = frame(1, 6, REQUEST, b"");
-    above[..4].copy_from_slice(&(11 + (4 << 20) + 1_u32).to_le_bytes());
-    let mut short = frame(1, 6, REQUEST, b"");
-    short[..4].copy_from_slice(&10_u32.to_le_bytes());
-    for (what, bytes) in [
-        ("a frame of 4 GiB", huge),
-        ("a frame just too large", above),
-        ("a frame shorter than its header", short),
-        ("an unknown kind", frame(1, 6, 9, b"")),
-        ("a reply to the server", frame(1, 6, 2, b"")),
-    ] {
-        let mut stream = framed(address).await;
-        stream.write_all(&bytes).await.unwrap();
-        ends(stream, what).await;
-    }
-    // Half a frame, and gone.
-    let mut stream = framed(address).await;
-    stream
-        .write_all(&frame(1, 4, REQUEST, &[0; 1000])[..500])
-        .await
-        .unwrap();
-    drop(stream);
-    serves(address).await;
-    coordinator.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_that_mean_nothing_are_refused_and_the_connection_goes_on() {
-    let dir = tempfile::tempdir().unwrap();
-    let coordinator = coordinator(dir.path()).await;
-    let mut stream = framed(coordinator.address()).await;
-    for (call, method, payload) in [
-        (7, 0, &b""[..]),
-        (8, 999, b"x"),
-        (9, 6, b""),
-        (10, 4, &[0xff; 100]),
-    ] {
-        stream
-            .write_all(&frame(call, method, REQUEST, payload))
-            .await
-            .unwrap();
-        let (answered, kind, payload) = next(&mut stream).await;
-        assert_eq!((answered, kind), (call, ERROR), "method {method}");
-        v1::Error::decode(&payload[..]).unwrap();
+    for kind in KINDS {
+        let dir = tempfile::tempdir().unwrap();
+        let coordinator = coordinator(dir.path()).await;
+        let mut stream = framed(coordinator.address(), kind).await;
+        for (call, method, payload) in [
+            (7, 0, &b""[..]),
+            (8, 999, b"x"),
+            (9, 6, b""),
+            (10, 4, &[0xff; 100]),
+        ] {
+            stream
+                .write_all(&frame(call, method, REQUEST, payload))
+                .await
+                .unwrap();
+            let (answered, kind, payload) = next(&mut stream).await;
+            assert_eq!((answered, kind), (call, ERROR), "method {method}");
+            v1::Error::decode(&payload[..]).unwrap();
+        }
+        stream.write_all(&frame(0, 0, PING, b"")).await.unwrap();
+        assert_eq!(next(&mut stream).await.1, PONG);
+        serves(coordinator.address()).await;
+        coordinator.shutdown().await;
     }
-    stream.write_all(&frame(0, 0, PING, b"")).await.unwrap();
-    assert_eq!(next(&mut stream).await.1, PONG);
-    serves(coordinator.address()).await;
-    coordinator.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_messages_for_every_method_harm_nobody() {
-    let dir = tempfile::tempdir().unwrap();
-    let coordinator = coordinator(dir.path()).await;
-    let address = coordinator.address();
-    // A session of its own, so that some requests get beyond its check.
-    let (client, own) = session(address).await;
-    let identity = dfs_proto::convert::identity_to_wire(&own);
-    let mut random = StdRng::seed_from_u64(20);
-    let mut stream = framed(address).await;
-    for call in 0..4000 {
-        // Recalls (16) wait for a recall; they have a test of their own.
-        let method = random.random_range(1..16);
-        let mut payload = vec![0; random.random_range(0..200)];
-        random.fill_bytes(&mut payload);
-        if random.random_bool(0.7) {
-            // A real identity in the first field, then noise that looks like fields more often than bytes do.
-            let mut known = vec![0x0a];
-            identity.encode_length_delimited(&mut known).unwrap();
-            for field in 2..random.random_range(3..9_u8) {
-                known.push(field << 3);
-                known.push(random.random_range(0..128));
+    for kind in KINDS {
+        let dir = tempfile::tempdir().unwrap();
+        let coordinator = coordinator(dir.path()).await;
+        let address = coordinator.address();
+        // A session of its own, so that some requests get beyond its check.
+        let (client, own) = session(address).await;
+        let identity = dfs_proto::convert::identity_to_wire(&own);
+        let mut random = StdRng::seed_from_u64(20);
+        let mut stream = framed(address, kind).await;
+        for call in 0..4000 {
+            // Recalls (16) wait for a recall; they have a test of their own.
+            let method = random.random_range(1..16);
+            let mut payload = vec![0; random.random_range(0..200)];
+            random.fill_bytes(&mut payload);
+            if random.random_bool(0.7) {
+                // A real identity in the first field, then noise that looks like fields more often than bytes do.
+                let mut known = vec![0x0a];
+                identity.encode_length_delimited(&mut known).unwrap();
+                for field in 2..random.random_range(3..9_u8) {
+                    known.push(field << 3);
+                    known.push(random.random_range(0..128));
+                }
+                if random.random_bool(0.3) {
+                    known.extend_from_slice(&payload);
+                }
+                payload = known;
             }
-            if random.random_bool(0.3) {
-                known.extend_from_slice(&payload);
-            }
-            payload = known;
+            stream
+                .write_all(&frame(call, method, REQUEST, &payload))
+                .await
+                .unwrap();
+            let (answered, ..) = next(&mut stream).await;
+            assert_eq!(answered, call);
         }
-        stream
-            .write_all(&frame(call, method, REQUEST, &payload))
-            .await
-            .unwrap();
-        let (answered, ..) = next(&mut stream).await;
-        assert_eq!(answered, call);
+        let unknown = Identity {
+            session: SessionId(1 << 40),
+            ..own
+        };
+        let error = within(client.getattr(unknown, Ino::ROOT)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::SessionFenced);
+        serves(address).await;
+        coordinator.shutdown().await;
     }
-    let unknown = Identity {
-        session: SessionId(1 << 40),
-        ..own
-    };
-    let error = within(client.getattr(unknown, Ino::ROOT)).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::SessionFenced);
-    serves(address).await;
-    coordinator.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn peer_that_does_not_read_its_answers_is_held_back_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    let coordinator = coordinator(dir.path()).await;
-    let address = coordinator.address();
-    let mut stream = framed(address).await;
-    // An answer is several times as long as such a request. The kernel keeps some MiB under way.
-    let request = frame(1, 999, REQUEST, b"");
-    let batch = request.repeat(4000);
-    let mut sent = 0_usize;
-    // It takes no more after a while.
-    while sent < 128 << 20 {
-        match tokio::time::timeout(Duration::from_secs(2), stream.write_all(&batch)).await {
-            Ok(written) => written.expect("held back, not given up"),
-            Err(_) => break,
+    for kind in KINDS {
+        let dir = tempfile::tempdir().unwrap();
+        let coordinator = coordinator(dir.path()).await;
+        let address = coordinator.address();
+        let mut stream = framed(address, kind).await;
+        // An answer is several times as long as such a request. The kernel keeps some MiB under way.
+        let request = frame(1, 999, REQUEST, b"");
+        let batch = request.repeat(4000);
+        let mut sent = 0_usize;
+        // It takes no more after a while.
+        while sent < 128 << 20 {
+            match tokio::time::timeout(Duration::from_secs(2), stream.write_all(&batch)).await {
+                Ok(written) => written.expect("held back, not given up"),
+                Err(_) => break,
+            }
+            sent += batch.len();
         }
-        sent += batch.len();
+        assert!(
+            sent < 128 << 20,
+            "requests are read on though nobody reads their answers"
+        );
+        serves(address).await;
+        // Slow is not lost.
+        let mut stream = BufReader::new(stream);
+        for _ in 0..sent / request.len() {
+            assert_eq!(next(&mut stream).await.1, ERROR);
+        }
+        serves(address).await;
+        drop(stream);
+        coordinator.shutdown().await;
     }
-    assert!(
-        sent < 128 << 20,
-        "requests are read on though nobody reads their answers"
-    );
-    serves(address).await;
-    // Slow is not lost.
-    let mut stream = BufReader::new(stream);
-    for _ in 0..sent / request.len() {
-        assert_eq!(next(&mut stream).await.1, ERROR);
-    }
-    serves(address).await;
-    drop(stream);
-    coordinator.shutdown().await;
 }

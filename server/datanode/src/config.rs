@@ -3,6 +3,7 @@
 use dfs_common::limits::{
     DATANODE_RESERVE_BYTES_MAX, DATANODE_WRITES_MAX, FORWARD_REPLY, FORWARD_STALL, HEARTBEAT,
 };
+use dfs_proto::socket::LocalSockets;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +15,8 @@ pub struct DatanodeConfig {
     pub data_dir: PathBuf,
     /// Address of the chunk service; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Whether it offers and uses Unix sockets within this machine.
+    pub local_sockets: LocalSockets,
     /// `host:port` that clients and other datanodes use; the bound address if absent.
     pub advertise: Option<String>,
     /// `host:port` of the coordinator.

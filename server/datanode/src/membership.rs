@@ -15,6 +15,7 @@ use dfs_common::{ClusterId, ErrorKind, FsError, FsResult, NodeId};
 use dfs_proto::PROTOCOL_VERSION;
 use dfs_proto::convert::cluster_update_from_wire;
 use dfs_proto::grpc::{channel_lazy, within};
+use dfs_proto::socket::Peer;
 use dfs_proto::v1::cluster_client::ClusterClient;
 use dfs_proto::v1::{HeartbeatRequest, RegisterNodeReply, RegisterNodeRequest};
 use std::sync::Arc;
@@ -41,8 +42,8 @@ pub enum Progress {
 
 /// This node's dealings with its coordinator.
 pub struct Registrar {
-    /// `host:port` of the coordinator.
-    pub coordinator: String,
+    /// The coordinator.
+    pub coordinator: Peer,
     /// `host:port` where others reach this node.
     pub address: String,
     /// Who this node is.
@@ -91,7 +92,7 @@ impl Registrar {
     }
 
     async fn serve(&self) -> FsResult<()> {
-        let channel = channel_lazy(&self.coordinator, self.tuning.call_deadline)?;
+        let channel = channel_lazy(self.coordinator.clone(), self.tuning.call_deadline)?;
         let mut client = ClusterClient::new(channel);
         loop {
             self.register(&mut client).await?;
@@ -107,14 +108,14 @@ impl Registrar {
             let error = match self.try_register(client).await {
                 Ok(()) => return Ok(()),
                 Err(error) if is_refusal(&error) => {
-                    return Err(error.context(format_args!("registering with {}", self.coordinator)));
+                    return Err(error.context(format_args!("registering with {}", self.coordinator.address)));
                 }
                 Err(error) => error,
             };
             self.identity.check_present()?;
             if reminded.is_none_or(|at| at.elapsed() >= REMINDER) {
                 reminded = Some(Instant::now());
-                tracing::warn!(coordinator = %self.coordinator, %error, "waiting for the coordinator");
+                tracing::warn!(coordinator = %self.coordinator.address, %error, "waiting for the coordinator");
             }
             self.progress.send_if_modified(|progress| match progress {
                 Progress::Waiting(last) => {
@@ -154,7 +155,7 @@ impl Registrar {
             tracing::warn!(%error, "the first heartbeat failed");
         }
         tracing::info!(
-            coordinator = %self.coordinator,
+            coordinator = %self.coordinator.address,
             cluster = %membership.cluster,
             node = %membership.node,
             address = %self.address,
@@ -188,7 +189,7 @@ impl Registrar {
                 Err(Missed::Failed(error)) => {
                     if unreachable_since.is_none() {
                         unreachable_since = Some(Instant::now());
-                        tracing::warn!(coordinator = %self.coordinator, %error, "waiting for the coordinator");
+                        tracing::warn!(coordinator = %self.coordinator.address, %error, "waiting for the coordinator");
                     }
                     // Somebody who asks again and again must not become a storm.
                     tokio::time::sleep(BUSY_PAUSE).await;

@@ -14,15 +14,14 @@ use dfs_common::service::{ChunkConnector, ChunkService};
 use dfs_common::{ErrorKind, FsError, FsResult, NodeId};
 use dfs_proto::convert::check_address;
 use dfs_proto::grpc::{ChunkGrpcServer, GrpcChunkConnector, tuned_server};
+use dfs_proto::socket::{Listener, LocalSockets, Peer};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::transport::server::TcpIncoming;
 
 /// How long running calls may take to finish at shutdown.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
@@ -56,7 +55,7 @@ impl Default for Parts {
     fn default() -> Self {
         Parts {
             clock: Arc::new(SystemClock::default()),
-            connector: Arc::new(GrpcChunkConnector::new(CALL_DEADLINE)),
+            connector: Arc::new(GrpcChunkConnector::new(CALL_DEADLINE, LocalSockets::default())),
             sync: Arc::new(KernelSync),
             tuning: Tuning::default(),
         }
@@ -83,14 +82,19 @@ impl Datanode {
     /// # Errors
     /// `Invalid` (settings), `Busy` (port or data directory in use), and those of [`Identity::open`] and [`LocalStore::open`].
     pub async fn start(config: DatanodeConfig) -> FsResult<Datanode> {
-        Self::start_with(config, Parts::default()).await
+        let connector = GrpcChunkConnector::new(CALL_DEADLINE, config.local_sockets);
+        let parts = Parts {
+            connector: Arc::new(connector),
+            ..Parts::default()
+        };
+        Self::start_with(config, parts).await
     }
 
     /// [`Datanode::start`] with other parts, for tests.
     pub async fn start_with(config: DatanodeConfig, parts: Parts) -> FsResult<Datanode> {
         check_address(&config.coordinator).map_err(|error| error.context("the coordinator's address"))?;
-        let listener = bind(config.listen).await?;
-        let address = listener.local_addr()?;
+        let listener = Listener::bind(config.listen, config.local_sockets).await?;
+        let address = listener.address();
         let advertised = advertised(&config, address)?;
         let Parts {
             clock,
@@ -119,12 +123,11 @@ impl Datanode {
         ));
         let stop = CancellationToken::new();
         let router = tuned_server().add_service(ChunkGrpcServer::new(service.clone()).into_service());
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let server =
-            tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned()));
+            tokio::spawn(router.serve_with_incoming_shutdown(listener, stop.clone().cancelled_owned()));
         let (sender, progress) = watch::channel(Progress::Waiting(None));
         let registrar = Registrar {
-            coordinator: config.coordinator,
+            coordinator: Peer::new(config.coordinator, config.local_sockets),
             address: advertised.clone(),
             identity,
             store: store.clone(),
@@ -273,22 +276,4 @@ fn advertised(config: &DatanodeConfig, bound: SocketAddr) -> FsResult<String> {
     };
     check_address(&address).map_err(|error| error.context("the address to advertise"))?;
     Ok(address)
-}
-
-async fn bind(address: SocketAddr) -> FsResult<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| match error.kind() {
-            std::io::ErrorKind::AddrInUse => FsError::new(
-                ErrorKind::Busy,
-                format!(
-                    "{address} is in use: stop the program that has it, or choose another port with --listen"
-                ),
-            ),
-            std::io::ErrorKind::AddrNotAvailable => FsError::new(
-                ErrorKind::Invalid,
-                format!("{address} is not an address of this machine: choose another one with --listen"),
-            ),
-            _ => FsError::from(error).context(format_args!("listening on {address}")),
-        })
 }

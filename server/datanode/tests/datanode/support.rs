@@ -12,6 +12,7 @@ use dfs_datanode::inventory::Inventory;
 use dfs_datanode::server::Parts;
 use dfs_datanode::store::{DiskHealth, DiskSync, KernelSync, LocalStore, StoreSettings};
 use dfs_datanode::{Datanode, DatanodeConfig, Tuning};
+use dfs_proto::socket::LocalSockets;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use std::path::{Path, PathBuf};
@@ -190,6 +191,7 @@ pub fn config(root: &Path, coordinator: &str) -> DatanodeConfig {
     DatanodeConfig {
         data_dir: root.to_path_buf(),
         listen: "127.0.0.1:0".parse().unwrap(),
+        local_sockets: LocalSockets::default(),
         advertise: None,
         coordinator: coordinator.to_owned(),
     }
