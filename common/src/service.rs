@@ -116,11 +116,12 @@ pub trait MetadataService: Send + Sync + 'static {
         ))
     }
 
-    /// fsync and fsyncdir: returns when every change that anybody was acknowledged before is durable.
+    /// fsync and fsyncdir: returns when every change that anybody was acknowledged before is durable, and says which coordinator it
+    /// was: one that the client has not resumed its session at may have lost some of them.
     ///
     /// # Errors
     /// `Stale`: there is no inode `ino` (any more).
-    async fn fsync(&self, identity: Identity, ino: Ino) -> FsResult<()>;
+    async fn fsync(&self, identity: Identity, ino: Ino) -> FsResult<CommitPoint>;
 
     /// Finds a name. `caller` needs search permission on `parent`.
     async fn lookup(&self, identity: Identity, caller: Caller, parent: Ino, name: Name) -> FsResult<Found>;

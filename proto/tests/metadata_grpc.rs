@@ -177,6 +177,13 @@ fn grant() -> SessionGrant {
     }
 }
 
+fn point() -> CommitPoint {
+    CommitPoint {
+        last: CommitId { epoch: 5, number: 9 },
+        durable: 7,
+    }
+}
+
 fn results(batch: &MutationBatch) -> Mutated {
     let removed = OpReply::Removed {
         ino: Ino(4),
@@ -195,10 +202,7 @@ fn results(batch: &MutationBatch) -> Mutated {
                 ..attr()
             },
         ],
-        point: CommitPoint {
-            last: CommitId { epoch: 5, number: 9 },
-            durable: 7,
-        },
+        point: point(),
     }
 }
 
@@ -282,8 +286,8 @@ impl MetadataService for Recorder {
     async fn release(&self, identity: Identity, inos: Vec<Ino>) -> FsResult<()> {
         self.answer(format!("release {identity:?} {inos:?}"), ()).await
     }
-    async fn fsync(&self, identity: Identity, ino: Ino) -> FsResult<()> {
-        self.answer(format!("fsync {identity:?} {ino}"), ()).await
+    async fn fsync(&self, identity: Identity, ino: Ino) -> FsResult<CommitPoint> {
+        self.answer(format!("fsync {identity:?} {ino}"), point()).await
     }
     async fn statfs(&self, identity: Identity) -> FsResult<StatFs> {
         self.answer(format!("statfs {identity:?}"), totals()).await
@@ -405,7 +409,7 @@ async fn every_call_arrives_and_its_reply_comes_back() {
     assert_eq!(recorder.last(), format!("cluster_state {me:?} 41"));
     assert_eq!(client.recalls(me, 12, 3).await.unwrap(), recalls());
     assert_eq!(recorder.last(), format!("recalls {me:?} 12 3"));
-    client.fsync(me, Ino(7)).await.unwrap();
+    assert_eq!(client.fsync(me, Ino(7)).await.unwrap(), point());
     assert_eq!(recorder.last(), format!("fsync {me:?} 7"));
     client.close_session(me).await.unwrap();
     assert_eq!(recorder.last(), format!("close_session {me:?}"));

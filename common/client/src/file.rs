@@ -61,6 +61,8 @@ pub(crate) struct Handle {
     pub(crate) stale: AtomicBool,
     /// Errors of the file that this handle has reported.
     pub(crate) errors_seen: AtomicU64,
+    /// Losses of acknowledged changes that it has reported.
+    pub(crate) losses_seen: AtomicU64,
     pub(crate) pattern: Mutex<crate::reader::read_ahead::Pattern>,
 }
 

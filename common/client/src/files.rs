@@ -170,35 +170,34 @@ impl Client {
         }
     }
 
-    /// On success everything written is durable on the datanodes and in the file's map, and so is every change of names and
-    /// attributes that was acknowledged before.
+    /// On success everything written to the file is durable on the datanodes and in the file's map, and so is its name.
     ///
     /// # Errors
-    /// As [`Client::flush`]; `Io` if acknowledged changes were lost.
+    /// As [`Client::flush`]; `Io`, once per handle, if acknowledged changes of the file were lost.
     pub async fn fsync(&self, handle: FileHandle) -> FsResult<()> {
         let inner = self.inner();
-        let ino = inner.table.get(handle)?.file.ino;
+        let open = inner.table.get(handle)?;
+        let ino = open.file.ino;
         let _fsyncing = inner.session.begin_fsync();
-        match self.flushed(handle).await {
-            Ok(true) => {}
-            Ok(false) => inner.sync_names(ino).await?,
-            Err(error) => {
-                // The file has told of what was lost already.
-                let _ = inner.session.unsynced.report(ino);
-                return Err(error);
-            }
-        }
-        inner.session.unsynced.report(ino)
+        let synced = match self.flushed(handle).await {
+            Ok(true) => Ok(()),
+            Ok(false) => inner.sync_names(ino).await,
+            Err(error) => Err(error),
+        };
+        // Whatever else happened: it is told once.
+        inner.session.unsynced.report(ino, &open.losses_seen)?;
+        synced
     }
 
-    /// On success every change of the directory's names, and of anything else, that was acknowledged before is durable.
+    /// On success every change of the directory's names that was acknowledged before is durable.
     ///
     /// # Errors
-    /// `Stale`; `Io` if acknowledged changes of the directory were lost.
+    /// `Stale`; `Io` for a minute after acknowledged changes of the directory were lost.
     pub async fn fsyncdir(&self, ino: Ino) -> FsResult<()> {
         let inner = self.inner();
         inner.sync_names(ino).await?;
-        inner.session.unsynced.report(ino)
+        // Who asks, and whether it was told before, is not known: a directory is opened to be synced.
+        inner.session.unsynced.report(ino, &AtomicU64::new(0))
     }
 
     /// Last close of the handle. Never fails for the program and waits for nothing.
@@ -255,7 +254,8 @@ impl Client {
 impl Inner {
     async fn sync_names(&self, ino: Ino) -> FsResult<()> {
         let ask = |identity| self.metadata.fsync(identity, ino);
-        self.call(What::of("fsync", ino), ask).await
+        let point = self.call(What::of("fsync", ino), ask).await?;
+        self.catch_up(&point).await
     }
 
     /// A handle on what the coordinator opened. `new`: the file was made by this open.
@@ -294,6 +294,7 @@ impl Inner {
             append: flags.append,
             stale: AtomicBool::new(false),
             errors_seen: AtomicU64::new(errors),
+            losses_seen: AtomicU64::new(0),
             pattern: Mutex::default(),
         });
         OpenedFile {

@@ -16,7 +16,7 @@ use dfs_common::service::{
     ChunkConnector, ChunkService, ChunkWritten, DirPage, Found, MetadataService, Mutated, Opened, WriteChunk,
 };
 use dfs_common::session::{Caller, Identity, OpenSession, SessionGrant};
-use dfs_common::{ErrorKind, FsError, FsResult, Ino, Name};
+use dfs_common::{CommitPoint, ErrorKind, FsError, FsResult, Ino, Name};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -281,7 +281,7 @@ impl MetadataService for FaultyMetadata {
             .around("release", self.inner.release(identity, inos))
             .await
     }
-    async fn fsync(&self, identity: Identity, ino: Ino) -> FsResult<()> {
+    async fn fsync(&self, identity: Identity, ino: Ino) -> FsResult<CommitPoint> {
         self.plan.around("fsync", self.inner.fsync(identity, ino)).await
     }
     async fn statfs(&self, identity: Identity) -> FsResult<StatFs> {

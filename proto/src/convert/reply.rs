@@ -103,10 +103,7 @@ pub fn mutated_to_wire(mutated: &Mutated) -> v1::MutateReply {
         leased: mutated.leased.iter().map(attr_to_wire).collect(),
         point: Some(mutated.point)
             .filter(|point| *point != CommitPoint::default())
-            .map(|point| v1::CommitPoint {
-                last: Some(commit_id_to_wire(point.last)),
-                durable: point.durable,
-            }),
+            .map(commit_point_to_wire),
     }
 }
 
@@ -130,14 +127,24 @@ pub fn mutated_from_wire(reply: v1::MutateReply) -> FsResult<Mutated> {
             .into_iter()
             .map(attr_from_wire)
             .collect::<FsResult<_>>()?,
-        point: reply
-            .point
-            .map(|point| CommitPoint {
-                last: point.last.map(commit_id_from_wire).unwrap_or_default(),
-                durable: point.durable,
-            })
-            .unwrap_or_default(),
+        point: reply.point.map(commit_point_from_wire).unwrap_or_default(),
     })
+}
+
+/// A commit point's wire form.
+pub(crate) fn commit_point_to_wire(point: CommitPoint) -> v1::CommitPoint {
+    v1::CommitPoint {
+        last: Some(commit_id_to_wire(point.last)),
+        durable: point.durable,
+    }
+}
+
+/// A commit point from the wire.
+pub(crate) fn commit_point_from_wire(point: v1::CommitPoint) -> CommitPoint {
+    CommitPoint {
+        last: point.last.map(commit_id_from_wire).unwrap_or_default(),
+        durable: point.durable,
+    }
 }
 
 /// Recalls on the wire.

@@ -68,5 +68,5 @@ unary! {
     statfs: StatfsRequest => StatfsReply,
     cluster_state: ClusterStateRequest => ClusterUpdate,
     recalls: RecallsRequest => RecallsReply,
-    fsync: InoRequest => Empty,
+    fsync: InoRequest => CommitPoint,
 }

@@ -69,10 +69,10 @@ impl<S: MetadataService + ?Sized> MetadataHandler<S> {
         Ok(mutated_to_wire(&mutated))
     }
 
-    pub(crate) async fn fsync(&self, request: v1::InoRequest) -> FsResult<v1::Empty> {
+    pub(crate) async fn fsync(&self, request: v1::InoRequest) -> FsResult<v1::CommitPoint> {
         let identity = required_identity(request.identity)?;
-        self.service.fsync(identity, Ino(request.ino)).await?;
-        Ok(v1::Empty {})
+        let point = self.service.fsync(identity, Ino(request.ino)).await?;
+        Ok(commit_point_to_wire(point))
     }
 
     pub(crate) async fn lookup(&self, request: v1::LookupRequest) -> FsResult<v1::Found> {

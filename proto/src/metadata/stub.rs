@@ -11,7 +11,7 @@ use dfs_common::lease::RecallPage;
 use dfs_common::op::MutationBatch;
 use dfs_common::service::{DirPage, Found, MetadataService, Mutated, Opened};
 use dfs_common::session::{Caller, Identity, OpenSession, SessionGrant};
-use dfs_common::{FsResult, Ino, Name};
+use dfs_common::{CommitPoint, FsResult, Ino, Name};
 use prost::Message;
 use std::future::Future;
 use std::time::Duration;
@@ -102,15 +102,13 @@ impl<T: MetadataTransport> MetadataService for MetadataStub<T> {
         Ok(mutated)
     }
 
-    async fn fsync(&self, identity: Identity, ino: Ino) -> FsResult<()> {
+    async fn fsync(&self, identity: Identity, ino: Ino) -> FsResult<CommitPoint> {
         let request = v1::InoRequest {
             identity: some_identity(&identity),
             ino: ino.0,
         };
-        self.transport
-            .call::<_, v1::Empty>(Method::Fsync, request)
-            .await?;
-        Ok(())
+        let reply = self.transport.call::<_, v1::CommitPoint>(Method::Fsync, request);
+        reply.await.map(commit_point_from_wire)
     }
 
     async fn lookup(&self, identity: Identity, caller: Caller, parent: Ino, name: Name) -> FsResult<Found> {

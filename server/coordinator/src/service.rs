@@ -15,7 +15,7 @@ use dfs_common::limits::{
 use dfs_common::op::MutationBatch;
 use dfs_common::service::{DirPage, Found, MetadataService, Mutated, Opened};
 use dfs_common::session::{Caller, Identity, OpenSession, SessionGrant, SessionSecret};
-use dfs_common::{ErrorKind, FsError, FsResult, Ino, Name};
+use dfs_common::{CommitPoint, ErrorKind, FsError, FsResult, Ino, Name};
 use parking_lot::RwLock;
 use std::sync::Arc;
 use std::time::Duration;
@@ -156,13 +156,15 @@ impl MetadataService for CoordinatorService {
         }
     }
 
-    async fn fsync(&self, identity: Identity, ino: Ino) -> FsResult<()> {
+    async fn fsync(&self, identity: Identity, ino: Ino) -> FsResult<CommitPoint> {
         let core = self.live(&identity)?;
         read::getattr(&*core.store, ino)?;
-        match core.progress.point().is_durable() {
-            true => core.applier.check(),
-            false => core.applier.barrier().await,
+        if core.progress.point().is_durable() {
+            core.applier.check()?;
+        } else {
+            core.applier.barrier().await?;
         }
+        Ok(core.progress.point())
     }
 
     async fn lookup(&self, identity: Identity, caller: Caller, parent: Ino, name: Name) -> FsResult<Found> {

@@ -215,6 +215,7 @@ impl Inner {
                     leased,
                     point,
                 }) => {
+                    self.catch_up(&point).await.map_err(Unanswered::Failed)?;
                     if let Ok(reply) = &result {
                         self.session.unsynced.answered(&point, || changed_inos(op, reply));
                     }

@@ -10,13 +10,15 @@ use crate::types::Invalidation;
 use crate::waiting::{What, within};
 use dfs_common::limits::{CALL_DEADLINE, SESSION_KEEPALIVE};
 use dfs_common::session::{Identity, OpenDeclaration, OpenSession, SessionGrant};
-use dfs_common::{ErrorKind, FsError, FsResult};
+use dfs_common::{CommitPoint, ErrorKind, FsError, FsResult};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// After a failed keep-alive the next one follows sooner.
 const KEEPALIVE_AGAIN: Duration = Duration::from_secs(1);
+/// Resumes that one answer may cause: the coordinator may be restarted meanwhile.
+const CATCH_UP_MAX: u32 = 8;
 /// Longest name of a client, in bytes.
 const CLIENT_NAME_BYTES_MAX: usize = 255;
 
@@ -75,7 +77,7 @@ impl Inner {
             Ok((grant, sent)) => {
                 tracing::info!(session = %live.identity.session, "session resumed");
                 self.leased.lost();
-                self.look_back(&live, &grant).await;
+                self.look_back(&live, &grant).await?;
                 *self.session.live.write() = Live::new(&grant, sent, live.generation, live.stamp + 1);
                 return Ok(());
             }
@@ -96,7 +98,7 @@ impl Inner {
         }
         let new = Live::new(&grant, sent, live.generation + 1, live.stamp + 1);
         self.leased.lost();
-        self.look_back(&live, &grant).await;
+        self.look_back(&live, &grant).await?;
         self.give_up_unsaved();
         self.releases.clear();
         self.grants.clear();
@@ -108,47 +110,65 @@ impl Inner {
         Ok(())
     }
 
+    /// An answer may come from a coordinator that this client has not resumed its session at: for the coordinator it has, once another task's
+    /// request arrived. Before the answer is used the client looks back, for what it knows may be lost.
+    ///
+    /// # Errors
+    /// Those of resuming, when the patience ends.
+    pub(crate) async fn catch_up(&self, point: &CommitPoint) -> FsResult<()> {
+        for _ in 0..CATCH_UP_MAX {
+            let live = self.session.live();
+            if point.last.epoch <= live.coordinator_epoch || self.closing.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            self.recover(live.stamp).await?;
+        }
+        Err(FsError::new(
+            ErrorKind::Io,
+            "the coordinator's answers are of another start than it says",
+        ))
+    }
+
     /// The coordinator was another one before: what did it lose?
-    async fn look_back(&self, before: &Live, grant: &SessionGrant) {
+    ///
+    /// # Errors
+    /// If that cannot be found out now. The session counts as not resumed then, so that it is tried again.
+    async fn look_back(&self, before: &Live, grant: &SessionGrant) -> FsResult<()> {
         let lost = self
             .session
             .unsynced
             .resumed(grant.coordinator_epoch, grant.kept_commits);
-        if !lost.is_empty() {
-            let inodes = lost.len();
+        if lost > 0 {
             tracing::error!(
-                inodes,
+                inodes = lost,
                 "the coordinator lost acknowledged changes that were not synced"
             );
         }
-        for file in lost.into_iter().filter_map(|ino| self.table.file(ino)) {
-            file.state.lock().report(&self.session.unsynced.error());
-        }
-        if grant.rollback_epoch > before.coordinator_epoch {
-            self.forget_attributes(grant.identity).await;
+        match grant.rollback_epoch > before.coordinator_epoch {
+            true => self.forget_attributes(grant.identity).await,
+            false => Ok(()),
         }
     }
 
     /// What is known of files, open or not, may never have been: it is asked for again.
-    async fn forget_attributes(&self, identity: Identity) {
+    async fn forget_attributes(&self, identity: Identity) -> FsResult<()> {
         self.pages.clear();
         for file in self.table.files() {
             let ino = file.ino;
             let mut attempts = self.attempts(What::of("looking again at", ino));
             let attr = loop {
                 match within(CALL_DEADLINE, self.metadata.getattr(identity, ino)).await {
-                    Ok(found) => break Ok(found.attr),
-                    Err(error) => {
-                        if let Err(error) = attempts.pause(error).await {
-                            break Err(error);
-                        }
+                    Ok(found) => break Some(found.attr),
+                    Err(error) if matches!(error.kind(), ErrorKind::Stale | ErrorKind::NotFound) => {
+                        break None;
                     }
+                    Err(error) => attempts.pause(error).await?,
                 }
             };
             match attr {
-                Ok(attr) => file.replace(attr),
-                Err(error) => {
-                    tracing::warn!(%ino, %error, "an open file is gone");
+                Some(attr) => file.replace(attr),
+                None => {
+                    tracing::warn!(%ino, "an open file is gone");
                     let handles = self.table.handles();
                     for handle in handles.iter().filter(|handle| Arc::ptr_eq(&handle.file, &file)) {
                         handle.stale.store(true, Ordering::SeqCst);
@@ -157,6 +177,7 @@ impl Inner {
             }
             self.invalidate(Invalidation::Inode { ino });
         }
+        Ok(())
     }
 
     /// Unsaved data of the ended session is lost: every open file that had some reports it.

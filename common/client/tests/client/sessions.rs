@@ -244,3 +244,66 @@ async fn shutdown_that_cannot_save_says_so_in_time() {
     let error = client.shutdown(Duration::from_millis(100)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut);
 }
+
+#[tokio::test]
+async fn fsync_answered_by_a_coordinator_that_was_not_met_yet_confirms_nothing_that_is_lost() {
+    let rig = Rig::new();
+    let metadata = &rig.cluster.metadata;
+    metadata.relax();
+    let client = rig.client().await;
+    let dir = |text: &'static str| {
+        let client = client.clone();
+        async move {
+            let made = client.mkdir(&root(), Ino::ROOT, &name(text), 0o755).await;
+            made.unwrap().attr.ino
+        }
+    };
+    let kept = dir("kept").await;
+    client.fsyncdir(Ino::ROOT).await.unwrap();
+    let lost = dir("lost").await;
+
+    // Another task's request has resumed the session there; this client has not heard yet.
+    metadata.lose_power(1);
+    client.fsyncdir(kept).await.unwrap();
+    for ino in [lost, Ino::ROOT] {
+        assert_eq!(client.fsyncdir(ino).await.unwrap_err().kind(), ErrorKind::Io);
+    }
+
+    // The same of an answer to a change, and of an fsync whose save is durable already.
+    let (_, handle) = make(&client, "file", WRITE).await;
+    put(&client, handle, 0, b"data").await;
+    client.flush(handle).await.unwrap();
+    metadata.lose_power(0);
+    put(&client, handle, 4, b" more").await;
+    let synced = client.fsync(handle).await;
+    assert_eq!(synced.unwrap_err().kind(), ErrorKind::Io);
+    client.fsync(handle).await.unwrap();
+}
+
+#[tokio::test]
+async fn open_files_outlive_a_second_restart_while_the_client_looks_back() {
+    let rig = Rig::new();
+    let metadata = &rig.cluster.metadata;
+    metadata.relax();
+    let client = rig.client().await;
+    let (_, handle) = make(&client, "file", WRITE).await;
+    metadata.lose_power(0);
+    // The look is refused once, as by a coordinator that was just restarted.
+    let mut refused = false;
+    rig.metadata_faults.replace(move |attempt| {
+        if attempt.method != "getattr" || std::mem::replace(&mut refused, true) {
+            return Fault::None;
+        }
+        Fault::Refuse(ErrorKind::SessionFenced)
+    });
+    let error = client.fsyncdir(Ino::ROOT).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), rig.metadata_faults.faults()),
+        (ErrorKind::SessionFenced, 1)
+    );
+    put(&client, handle, 0, b"data").await;
+    let first = client.fsync(handle).await;
+    assert_ne!(first.map_err(|error| error.kind()), Err(ErrorKind::Stale));
+    client.fsync(handle).await.unwrap();
+    assert_eq!(&get(&client, handle).await.unwrap()[..], b"data");
+}

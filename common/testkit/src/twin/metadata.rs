@@ -8,7 +8,7 @@ use bytes::Bytes;
 use dfs_common::attr::{Attr, FileKind};
 use dfs_common::clock::Clock;
 use dfs_common::cluster::{ClusterUpdate, NodeHealth, NodeInfo, PlacementGroup, StatFs};
-use dfs_common::durability::CommitPoint;
+use dfs_common::durability::{CommitId, CommitPoint};
 use dfs_common::extent::ExtentPage;
 use dfs_common::limits::RELEASES_MAX;
 use dfs_common::op::MutationBatch;
@@ -25,10 +25,38 @@ use std::time::Duration;
 /// In-memory metadata.
 pub struct TwinMetadata {
     state: Mutex<State>,
+    power: Mutex<Power>,
     chunks: Arc<TwinChunks>,
 }
 
+/// What the twin says of its durability; whatever that is, it keeps everything.
+#[derive(Default)]
+struct Power {
+    /// Answers changes before they are durable.
+    relaxed: bool,
+    point: CommitPoint,
+    rollback_epoch: u64,
+    kept: u64,
+}
+
 impl TwinMetadata {
+    /// From now on it says that changes are answered before they are durable.
+    pub fn relax(&self) {
+        self.power.lock().relaxed = true;
+    }
+
+    /// From now on it says that it lost power, and kept the commits up to `kept`. Sessions go on without being resumed: that a client must
+    /// notice by the answers.
+    pub fn lose_power(&self, kept: u64) {
+        let mut power = self.power.lock();
+        let epoch = power.point.last.epoch + 1;
+        power.point = CommitPoint {
+            last: CommitId { epoch, number: 0 },
+            durable: 0,
+        };
+        (power.rollback_epoch, power.kept) = (epoch, kept);
+    }
+
     /// An empty file system (the root is root's, with mode 0755) whose grants lead to `chunks`.
     pub fn new(options: TwinOptions, chunks: Arc<TwinChunks>, clock: Arc<dyn Clock>) -> Self {
         let node = |(address, id): (String, u32)| NodeInfo {
@@ -80,6 +108,14 @@ impl TwinMetadata {
         state.new_inode(root, FileKind::Directory, 0o755, (0, 0));
         TwinMetadata {
             state: Mutex::new(state),
+            power: Mutex::new(Power {
+                point: CommitPoint {
+                    last: CommitId { epoch: 1, number: 0 },
+                    durable: 0,
+                },
+                kept: u64::MAX,
+                ..Power::default()
+            }),
             chunks,
         }
     }
@@ -145,7 +181,17 @@ fn found(attr: Attr) -> Found {
 #[async_trait]
 impl MetadataService for TwinMetadata {
     async fn open_session(&self, request: OpenSession) -> FsResult<SessionGrant> {
-        self.state.lock().open_session(request)
+        let unsynced = request.unsynced;
+        let grant = self.state.lock().open_session(request)?;
+        let power = self.power.lock();
+        let epoch = power.point.last.epoch;
+        let same = unsynced.is_none_or(|commit| commit.epoch == epoch);
+        Ok(SessionGrant {
+            coordinator_epoch: epoch,
+            rollback_epoch: power.rollback_epoch,
+            kept_commits: if same { u64::MAX } else { power.kept },
+            ..grant
+        })
     }
 
     async fn keep_alive(&self, identity: Identity) -> FsResult<Duration> {
@@ -160,17 +206,28 @@ impl MetadataService for TwinMetadata {
     }
 
     async fn mutate(&self, identity: Identity, batch: MutationBatch) -> FsResult<Mutated> {
+        let durable = batch.durable;
         let results = self.state.lock().mutate(&identity, batch)?;
         Ok(Mutated {
             results,
             leased: Vec::new(),
-            point: CommitPoint::default(),
+            point: {
+                let mut power = self.power.lock();
+                power.point.last.number += u64::from(power.relaxed && !durable);
+                if durable {
+                    power.point.durable = power.point.last.number;
+                }
+                power.point
+            },
         })
     }
 
-    async fn fsync(&self, identity: Identity, ino: Ino) -> FsResult<()> {
+    async fn fsync(&self, identity: Identity, ino: Ino) -> FsResult<CommitPoint> {
         // Nothing of a twin outlives its process, all of it does so at once.
-        self.with(&identity, |state| state.attr(ino)).map(drop)
+        self.with(&identity, |state| state.attr(ino))?;
+        let mut power = self.power.lock();
+        power.point.durable = power.point.last.number;
+        Ok(power.point)
     }
 
     async fn lookup(&self, identity: Identity, caller: Caller, parent: Ino, name: Name) -> FsResult<Found> {

@@ -154,7 +154,7 @@ impl Persistence {
         self.progress.clone()
     }
 
-    /// From the commit of this transaction on, which is durable.
+    /// From the commit of this transaction on, which must be urgent; with a delay it reserves numbers anew.
     pub(super) fn set(&mut self, txn: &mut Txn<'_>, durability: Durability) {
         self.record.delay_ms = durability.delay_ms();
         self.record.numbers_reserved = 0;
@@ -201,8 +201,10 @@ impl Persistence {
             keys::unsynced(epoch),
             Bytes::copy_from_slice(&number.to_be_bytes()),
         );
+        // Before anybody can see it: who sees it and syncs must not be told that all is durable.
+        let point = self.progress.unsynced(number);
         store.commit_unsynced(txn.into_batch())?;
-        Ok(self.progress.unsynced(number))
+        Ok(point)
     }
 
     /// The last thing that is written: everything is durable, and the next start knows that nothing was lost.

@@ -9,8 +9,8 @@ use dfs_common::{ErrorKind, FsError};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-/// Operations of a batch that a caller applies itself at most: it may be a thread that others wait for.
-const OPS_NOW_MAX: usize = 16;
+/// Operations and extents that a caller applies itself at most: it may be a thread that others wait for.
+const WORK_NOW_MAX: usize = 64;
 
 /// Whether the commit of `command` must be durable before it is answered, whatever is set. Beside what was asked for that is everything
 /// that others act upon where a power cut of this machine does not reach: ids of chunks, sessions, datanodes and their groups. What
@@ -36,6 +36,19 @@ fn ops(command: &Command) -> usize {
     match command {
         Command::Mutate { batch, .. } => batch.ops.len(),
         _ => 1,
+    }
+}
+
+/// True for what a client waits for, unless it is much.
+fn is_short(command: &Command) -> bool {
+    let work = |op: &NumberedOp| match &op.op {
+        Operation::CommitWrite(write) => 1 + write.extents.len() + write.chunks.len(),
+        _ => 4,
+    };
+    match command {
+        Command::Mutate { batch, .. } => batch.ops.iter().map(work).sum::<usize>() <= WORK_NOW_MAX,
+        Command::ReleaseOrphan { .. } => true,
+        _ => false,
     }
 }
 
@@ -68,7 +81,7 @@ impl Writer {
 
     /// Applies `command` at once, on this thread, if nobody writes just now and its commit need not be synced. Gives it back otherwise.
     pub(super) fn try_now(&self, command: Command) -> Option<Command> {
-        if is_urgent(&command) || ops(&command) > OPS_NOW_MAX {
+        if is_urgent(&command) || !is_short(&command) {
             return Some(command);
         }
         let Some(mut group) = self.group.try_lock() else {
