@@ -25,7 +25,8 @@ impl OpenFlags {
 
 /// Open files.
 impl Client {
-    /// Opens a file, making it if it is absent; `exclusive` fails with `Exists` instead. The name is durable on return.
+    /// Opens a file, making it if it is absent; `exclusive` fails with `Exists` instead. The name is as durable on return as
+    /// [`dfs_common::Durability`] says.
     ///
     /// # Errors
     /// Those of open(2) with O_CREAT.

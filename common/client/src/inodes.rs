@@ -13,7 +13,7 @@ use dfs_common::session::Caller;
 use dfs_common::{FsResult, Ino};
 use std::sync::Arc;
 
-/// Inodes. Changes are durable on return.
+/// Inodes. Changes are as durable on return as [`dfs_common::Durability`] says.
 impl Client {
     /// Attributes, with this client's unsaved writes.
     ///

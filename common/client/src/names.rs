@@ -59,7 +59,7 @@ impl Inner {
     }
 }
 
-/// Names. Changes are durable on return. Cancelled, a change may have been made or not.
+/// Names. Changes are as durable on return as [`dfs_common::Durability`] says. Cancelled, a change may have been made or not.
 impl Client {
     /// Finds a name.
     ///

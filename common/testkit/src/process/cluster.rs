@@ -73,7 +73,7 @@ impl ClusterOptions {
 pub struct ProcessCluster {
     // Before the base: processes end before their directories go.
     nodes: Vec<Node>,
-    power: Option<PowerDisk>,
+    power: Option<Box<PowerDisk>>,
     binaries: Binaries,
     launcher: Arc<Launcher>,
     base: Arc<Base>,
@@ -98,10 +98,8 @@ impl ProcessCluster {
         let args = [vec!["coordinator".to_owned()], options.coordinator_args].concat();
         if options.coordinator_power {
             let data = cluster.base.subdir("coordinator/data");
-            cluster.power = Some(PowerDisk::new(
-                cluster.base.path().join("coordinator.disk"),
-                &data,
-            ));
+            let image = cluster.base.path().join("coordinator.disk");
+            cluster.power = Some(Box::new(PowerDisk::new(image, &data)));
         }
         cluster.add("coordinator", args, options.coordinator_disk_bytes);
         for number in 1..=options.datanodes {

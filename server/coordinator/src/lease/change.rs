@@ -61,7 +61,7 @@ impl Change {
         self.inos.iter().filter(granted).copied().collect()
     }
 
-    /// The change is durable, or was refused as a whole.
+    /// The change is committed, or was refused as a whole.
     pub fn finish(mut self) {
         self.finished = true;
         self.table.end_change(&self.inos);

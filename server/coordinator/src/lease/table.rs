@@ -251,7 +251,7 @@ impl LeaseTable {
         waits
     }
 
-    /// The changes are durable, or did not happen.
+    /// The changes are committed, or did not happen.
     pub(super) fn end_change(&self, inos: &BTreeSet<Ino>) {
         let mut inner = self.inner.lock();
         for ino in inos {

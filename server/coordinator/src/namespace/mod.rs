@@ -46,7 +46,7 @@ const FIRST_NUMBER: u64 = 3;
 /// Who holds an inode open. Asked while an operation is applied.
 pub trait OpenFiles: Send + Sync {
     /// Sessions that hold `ino` open, sorted. The answer decides the inode's fate: it must stay true until the operation
-    /// is durable.
+    /// is committed.
     fn holders(&self, ino: Ino) -> Vec<SessionId>;
     /// True if `session` has `ino` open, for writing if `write`.
     fn is_open(&self, session: SessionId, ino: Ino, write: bool) -> bool;

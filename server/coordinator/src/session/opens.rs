@@ -2,7 +2,7 @@
 //!
 //! Two parties use the table at once: the applier asks for an inode's holders when it removes a last name or lets a replaced
 //! inode go, and the service counts opens and releases without going through the applier. The invariant between them: an inode for which
-//! the running group commit asked is *settling* until that group is durable; opening or releasing it meanwhile must wait
+//! the running group commit asked is *settling* until that group is committed; opening or releasing it meanwhile must wait
 //! for the group (see [`OpenTable::open`]), so that nobody opens an inode that is being destroyed and no release misses an
 //! orphan that is being recorded.
 
@@ -29,7 +29,7 @@ pub struct OpenCount {
 pub enum Counted {
     /// Done; opens of the session that are left.
     Done(u64),
-    /// The running group commit is deciding on the inode: wait until it is durable, then ask again.
+    /// The running group commit is deciding on the inode: wait until it is committed, then ask again.
     Settling,
 }
 
@@ -186,7 +186,7 @@ impl OpenTable {
             .unwrap_or_default()
     }
 
-    /// The group for which inodes were settling is durable.
+    /// The group for which inodes were settling is committed.
     pub fn settled(&self) {
         self.inner.lock().settling.clear();
     }

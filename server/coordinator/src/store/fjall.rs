@@ -1,6 +1,6 @@
 //! The default store: fjall, a log-structured merge tree in one keyspace named `meta`.
 //!
-//! A commit appends the batch to fjall's journal and syncs it before any reader can see it. After a failed sync fjall
+//! A commit appends the batch to fjall's journal and, unless it may be synced later, syncs it before any reader can see it. After a failed sync fjall
 //! refuses all further commits until it is opened again, so a batch of unknown fate is never acknowledged. Every read
 //! uses a fjall snapshot: without one, a scan could see half of a batch that is being applied.
 
