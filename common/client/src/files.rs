@@ -151,13 +151,13 @@ impl Client {
     /// # Errors
     /// Why the file could not be saved.
     pub async fn flush(&self, handle: FileHandle) -> FsResult<()> {
-        self.flushed(handle).await.map(drop)
+        let handle = self.inner().table.get(handle)?;
+        self.flushed(&handle).await.map(drop)
     }
 
     /// [`Client::flush`]; answers as [`Inner::save`].
-    async fn flushed(&self, handle: FileHandle) -> FsResult<bool> {
+    async fn flushed(&self, handle: &Handle) -> FsResult<bool> {
         let inner = self.inner();
-        let handle = inner.table.get(handle)?;
         let saved = inner.save(&handle.file).await;
         let (errors, error) = {
             let state = handle.file.state.lock();
@@ -177,16 +177,16 @@ impl Client {
     /// As [`Client::flush`]; `Io`, once per handle, if acknowledged changes of the file were lost.
     pub async fn fsync(&self, handle: FileHandle) -> FsResult<()> {
         let inner = self.inner();
-        let open = inner.table.get(handle)?;
-        let ino = open.file.ino;
+        let handle = inner.table.get(handle)?;
+        let ino = handle.file.ino;
         let _fsyncing = inner.session.begin_fsync();
-        let synced = match self.flushed(handle).await {
+        let synced = match self.flushed(&handle).await {
             Ok(true) => Ok(()),
             Ok(false) => inner.sync_names(ino).await,
             Err(error) => Err(error),
         };
         // Whatever else happened: it is told once.
-        inner.session.unsynced.report(ino, &open.losses_seen)?;
+        inner.session.unsynced.report(ino, &handle.losses_seen)?;
         synced
     }
 

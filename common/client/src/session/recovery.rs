@@ -8,7 +8,7 @@ use super::Live;
 use crate::client::Inner;
 use crate::types::Invalidation;
 use crate::waiting::{What, within};
-use dfs_common::limits::{CALL_DEADLINE, SESSION_KEEPALIVE};
+use dfs_common::limits::{CALL_DEADLINE, CLIENT_NAME_BYTES_MAX, SESSION_KEEPALIVE};
 use dfs_common::session::{Identity, OpenDeclaration, OpenSession, SessionGrant};
 use dfs_common::{CommitPoint, ErrorKind, FsError, FsResult};
 use std::sync::Arc;
@@ -19,8 +19,6 @@ use std::time::{Duration, Instant};
 const KEEPALIVE_AGAIN: Duration = Duration::from_secs(1);
 /// Resumes that one answer may cause: the coordinator may be restarted meanwhile.
 const CATCH_UP_MAX: u32 = 8;
-/// Longest name of a client, in bytes.
-const CLIENT_NAME_BYTES_MAX: usize = 255;
 
 /// `name` cut to what a session may be called.
 pub(crate) fn client_name(name: &str) -> String {
@@ -32,6 +30,21 @@ pub(crate) fn client_name(name: &str) -> String {
 }
 
 impl Inner {
+    /// Calls until there is an answer, or an error that does not pass by itself, or the patience ends; whether the session is
+    /// the right one is the caller's to know.
+    async fn until_answered<T, F>(&self, what: What, call: impl Fn() -> F) -> FsResult<T>
+    where
+        F: Future<Output = FsResult<T>>,
+    {
+        let mut attempts = self.attempts(what);
+        loop {
+            match within(CALL_DEADLINE, call()).await {
+                Err(error) => attempts.pause(error).await?,
+                answer => return answer,
+            }
+        }
+    }
+
     async fn request(
         &self,
         resume: Option<Identity>,
@@ -41,8 +54,7 @@ impl Inner {
             Some(_) => What::new("resuming the session"),
             None => What::new("opening a session"),
         };
-        let mut attempts = self.attempts(what);
-        loop {
+        self.until_answered(what, async || {
             let sent = Instant::now();
             let request = OpenSession {
                 client_name: client_name(&self.config.client_name),
@@ -50,11 +62,9 @@ impl Inner {
                 opened: opened.clone(),
                 unsynced: Some(self.session.unsynced.last()),
             };
-            match within(CALL_DEADLINE, self.metadata.open_session(request)).await {
-                Ok(grant) => return Ok((grant, sent)),
-                Err(error) => attempts.pause(error).await?,
-            }
-        }
+            Ok((self.metadata.open_session(request).await?, sent))
+        })
+        .await
     }
 
     /// Makes the session usable again after a call under `stamp` found it fenced. Cancel-safe.
@@ -155,19 +165,14 @@ impl Inner {
         self.pages.clear();
         for file in self.table.files() {
             let ino = file.ino;
-            let mut attempts = self.attempts(What::of("looking again at", ino));
-            let attr = loop {
-                match within(CALL_DEADLINE, self.metadata.getattr(identity, ino)).await {
-                    Ok(found) => break Some(found.attr),
-                    Err(error) if matches!(error.kind(), ErrorKind::Stale | ErrorKind::NotFound) => {
-                        break None;
-                    }
-                    Err(error) => attempts.pause(error).await?,
+            let what = What::of("looking again at", ino);
+            let ask = || self.metadata.getattr(identity, ino);
+            match self.until_answered(what, ask).await {
+                Ok(found) => file.replace(found.attr),
+                Err(error) if !matches!(error.kind(), ErrorKind::Stale | ErrorKind::NotFound) => {
+                    return Err(error);
                 }
-            };
-            match attr {
-                Some(attr) => file.replace(attr),
-                None => {
+                Err(_) => {
                     tracing::warn!(%ino, "an open file is gone");
                     let handles = self.table.handles();
                     for handle in handles.iter().filter(|handle| Arc::ptr_eq(&handle.file, &file)) {
@@ -198,21 +203,12 @@ impl Inner {
     async fn open_again(&self, identity: Identity) {
         for handle in self.table.handles() {
             let ino = handle.file.ino;
-            let mut attempts = self.attempts(What::of("opening again", ino));
-            let outcome = loop {
-                let call =
-                    self.metadata
-                        .open(identity, handle.caller.clone(), ino, handle.read, handle.write);
-                match within(CALL_DEADLINE, call).await {
-                    Ok(opened) => break Ok(opened),
-                    Err(error) => {
-                        if let Err(error) = attempts.pause(error).await {
-                            break Err(error);
-                        }
-                    }
-                }
+            let what = What::of("opening again", ino);
+            let open = || {
+                self.metadata
+                    .open(identity, handle.caller.clone(), ino, handle.read, handle.write)
             };
-            match outcome {
+            match self.until_answered(what, open).await {
                 Ok(opened) => handle.file.refresh(opened),
                 Err(error) => {
                     tracing::warn!(%ino, %error, "an open file could not be opened again");

@@ -2,10 +2,10 @@
 //!
 //! One thread takes everything that waits (bounded), applies each command on one overlay transaction, commits it once and
 //! then answers all callers: while one group is being synced the next gathers. A failing operation is rolled back to its own
-//! savepoint. A command whose commit need not be synced is applied by its caller's thread if nobody else is writing: to wake the writer
-//! and to be woken by it costs more than the work. Invariants: one at a time writes; nothing is answered before its commit, which is durable unless the administrator chose otherwise
-//! ([`persistence`]); session, secret and epoch are checked here, where the operation is applied (I5); after a failed commit nothing
-//! is written or acknowledged any more ([`failstop`]).
+//! savepoint. A short command whose commit need not be synced is applied by its caller's thread if nobody else is writing: to wake
+//! the writer and to be woken by it costs more than the work. Invariants: one at a time writes; nothing is answered before its
+//! commit, which is durable unless the administrator chose otherwise ([`persistence`]); session, secret and epoch are checked here,
+//! where the operation is applied (I5); after a failed commit nothing is written or acknowledged any more ([`failstop`]).
 
 pub mod failstop;
 mod group;

@@ -214,14 +214,7 @@ impl Persistence {
             self.record.numbers_reserved = 0;
             stored::put_durability(&mut txn, &self.record);
         }
-        self.commit_last(store, txn)
-    }
-
-    fn commit_last(&self, store: &dyn MetaStore, txn: Txn<'_>) -> FsResult<()> {
-        match txn.is_empty() {
-            true => store.persist()?,
-            false => store.commit(txn.into_batch())?,
-        }
+        store.commit(txn.into_batch())?;
         self.progress.synced();
         Ok(())
     }

@@ -7,13 +7,11 @@ use crate::namespace::txn::Txn;
 use crate::namespace::{self, OpenFiles, keys};
 use crate::stored;
 use bytes::Bytes;
-use dfs_common::limits::SESSION_LEASE;
+use dfs_common::limits::{CLIENT_NAME_BYTES_MAX, SESSION_LEASE};
 use dfs_common::session::{Identity, OpenSession, SessionGrant, SessionSecret};
 use dfs_common::{ErrorKind, FsError, FsResult, SessionEpoch, SessionId};
 use dfs_proto::v1;
 
-/// Longest name of a client, in bytes.
-const CLIENT_NAME_BYTES_MAX: usize = 255;
 /// Records that one step of taking a session apart looks at.
 const END_STEP_RECORDS_MAX: usize = 1024;
 

@@ -86,12 +86,13 @@ pub trait ChunkStore: Send + Sync + 'static {
     /// Stores a chunk; durable on return.
     ///
     /// Idempotent for the same bytes, also when several write at once, and whether or not their SHA-256 is known beforehand. `content`
-    /// comes in aligned pieces, whose checksums are stored as they are; it is read as fast as it can be stored, and is whole when it ends. A write that fails or is
-    /// dropped leaves nothing.
+    /// comes in aligned pieces, whose checksums are stored as they are; it is read as fast as it can be stored, and is whole when it
+    /// ends. A write that fails or is dropped leaves nothing.
     ///
     /// # Errors
     /// `ChunkConflict` (other bytes exist under the id), `NoSpace`, `Corrupt` (content of another length or hash), `Invalid` (pieces
-    /// that are not aligned), `ReadOnly` (the disk failed), `Unavailable` (the store closes, or the chunk was deleted meanwhile), and those of `content` and `hash`.
+    /// that are not aligned), `ReadOnly` (the disk failed), `Unavailable` (the store closes, or the chunk was deleted meanwhile), and
+    /// those of `content` and `hash`.
     async fn store(
         &self,
         label: ChunkLabel,
