@@ -1,8 +1,8 @@
 //! One connection, over TCP or a Unix socket: what frames and HTTP/2 need of it, and nothing that only one of the two has.
 
 use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
-use std::io::{self, IoSlice};
-use std::os::fd::AsRawFd;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -54,6 +54,16 @@ impl Socket {
         matches!(self, Socket::Unix(_))
     }
 
+    /// Lets the peer know at once when this end closes, even if it does not read what is under way; that is lost then.
+    pub(crate) fn reset_when_closed(&self) {
+        // A Unix socket's peer knows in any case.
+        if let Socket::Tcp(stream) = self
+            && let Err(error) = stream.set_zero_linger()
+        {
+            tracing::debug!(%error, "a connection will close slowly");
+        }
+    }
+
     pub(crate) async fn readable(&self) -> io::Result<()> {
         each!(self, stream => stream.readable().await)
     }
@@ -64,6 +74,10 @@ impl Socket {
 
     pub(crate) fn try_read_buf(&self, buffer: &mut bytes::BytesMut) -> io::Result<usize> {
         each!(self, stream => stream.try_read_buf(buffer))
+    }
+
+    pub(crate) fn try_read_vectored(&self, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        each!(self, stream => stream.try_read_vectored(slices))
     }
 
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
@@ -83,6 +97,12 @@ impl Socket {
                 stream.async_io(Interest::READABLE, peek).await
             }
         }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        each!(self, stream => stream.as_fd())
     }
 }
 

@@ -4,11 +4,10 @@
 //! the files, `damaged/` files that were replaced because they were damaged. Invariant: a file under `chunks/` is whole and its
 //! content was synced before it got its name; what is under `chunks/` and nothing else decides which chunks are here.
 
-use super::buffers::Buffers;
 use super::health::DiskHealth;
 use super::index::ChunkIndex;
 use super::leaves::{Failed, Leaves};
-use super::output::Blocks;
+use super::output::blocks;
 use super::reader::{OpenChunk, Reading};
 use super::rebuild;
 use super::space::Space;
@@ -18,8 +17,11 @@ use super::{ChunkStore, Durable, HashSource, StoreLoad, StoredChunk};
 use crate::chunk_file::read_prologue;
 use crate::inventory::{Change, Inventory};
 use async_trait::async_trait;
+use dfs_common::buffer::Buffers;
 use dfs_common::chunk::{ChunkDescription, ChunkLabel};
-use dfs_common::limits::{DATANODE_OPEN_FILES_MAX, DATANODE_READS_MAX, SUSPECT_CHUNKS_MAX};
+use dfs_common::limits::{
+    DATANODE_OPEN_FILES_MAX, DATANODE_READS_MAX, SUSPECT_CHUNKS_MAX, WIRE_FRAME_BYTES,
+};
 use dfs_common::piece::Piece;
 use dfs_common::{ChunkId, ErrorKind, FsError, FsResult, durable};
 use futures::StreamExt;
@@ -43,6 +45,9 @@ const DAMAGED_DIR: &str = "damaged";
 const STRIPES: usize = 256;
 /// Content that one step of a write takes to the disk.
 const WRITE_STEP_BYTES: usize = 512 << 10;
+
+/// Buffers for reads that are kept when nobody uses them: 4 MiB.
+const READ_BUFFERS_KEPT: usize = 16;
 
 /// Sizes of a local store.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +74,7 @@ pub(super) struct Shared {
     pub(super) health: Arc<DiskHealth>,
     pub(super) index: ChunkIndex,
     pub(super) buffers: Buffers,
-    pub(super) blocks: Blocks,
+    pub(super) blocks: Buffers,
     sync: Arc<dyn DiskSync>,
     inventory: Arc<Inventory>,
     stripes: Vec<Mutex<()>>,
@@ -120,8 +125,8 @@ impl LocalStore {
             space: Space::new(root, settings.reserve_bytes_max),
             health,
             index: opened.index,
-            buffers: Buffers::default(),
-            blocks: Blocks::default(),
+            buffers: Buffers::new(WIRE_FRAME_BYTES, READ_BUFFERS_KEPT),
+            blocks: blocks(),
             sync,
             inventory,
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
