@@ -81,7 +81,7 @@ impl Buffers {
 
 impl Buffer {
     /// The bytes, to be filled.
-    pub fn as_mut(&mut self) -> &mut [u8] {
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.memory.bytes[self.memory.start..][..self.length]
     }
 
@@ -124,7 +124,11 @@ mod tests {
         let part = shared[0].slice(10..20);
         assert_eq!(buffers.kept(), 0);
         drop(shared);
-        assert_eq!(buffers.kept(), 2, "a part is still in use, one is above the bound or used");
+        assert_eq!(
+            buffers.kept(),
+            2,
+            "a part is still in use, one is above the bound or used"
+        );
         drop(part);
         assert_eq!(buffers.kept(), 2);
         let again = buffers.take(10_000);

@@ -29,6 +29,6 @@ mod writer;
 
 pub use admin::{AdminClient, ClusterStatus};
 pub use client::Client;
-pub use config::{ClientConfig, LocalSockets};
+pub use config::{ClientConfig, LocalSockets, Transport};
 pub use paths::{FileReader, FileWriter, PathApi};
 pub use types::{Created, Entry, FileHandle, Invalidation, OpenFlags, OpenedFile};

@@ -8,8 +8,8 @@ use dfs_common::attr::{SetTime, Timestamp};
 use dfs_common::limits::CALL_DEADLINE;
 use dfs_common::service::{ChunkConnector, MetadataService};
 use dfs_common::session::Caller;
-use dfs_proto::{ChunkChannels, Transport};
 use dfs_proto::socket::LocalSockets;
+use dfs_proto::{ChunkChannels, Transport};
 use dfs_testkit::alternating::Alternating;
 use dfs_testkit::call::{Call, FsPath, OpenHow};
 use dfs_testkit::client_target::ClientTarget;
@@ -213,7 +213,11 @@ fn changes_wait_for_a_client_that_hears_of_recalls_late() {
         });
         let _inside = runtime.enter();
         let metadata = Arc::new(FaultyMetadata::new(cluster.metadata_over_frames(), late));
-        let chunks = Arc::new(ChunkChannels::new(Transport::default(), CALL_DEADLINE, LocalSockets::default()));
+        let chunks = Arc::new(ChunkChannels::new(
+            Transport::default(),
+            CALL_DEADLINE,
+            LocalSockets::default(),
+        ));
         runtime
             .block_on(Client::with_services(cluster.client_config(), metadata, chunks))
             .unwrap()

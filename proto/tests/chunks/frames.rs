@@ -107,22 +107,58 @@ async fn malformed_uploads_are_refused_and_never_look_whole() {
     let mut other_checksum = whole();
     other_checksum[15] ^= 1;
     let cases: Vec<(&str, Vec<Vec<u8>>, ErrorKind)> = vec![
-        ("no head", vec![frame(REQUEST, WRITE, b"\xff\xff"), whole(), end()], ErrorKind::Invalid),
-        ("an empty head", vec![frame(REQUEST, WRITE, &[]), whole(), end()], ErrorKind::Invalid),
+        (
+            "no head",
+            vec![frame(REQUEST, WRITE, b"\xff\xff"), whole(), end()],
+            ErrorKind::Invalid,
+        ),
+        (
+            "an empty head",
+            vec![frame(REQUEST, WRITE, &[]), whole(), end()],
+            ErrorKind::Invalid,
+        ),
         ("two heads", vec![computed(), computed()], ErrorKind::Invalid),
-        ("a ping", vec![computed(), frame(PING, 0, &[])], ErrorKind::Invalid),
-        ("a flipped bit", vec![computed(), damaged, end()], ErrorKind::Corrupt),
-        ("another checksum", vec![computed(), other_checksum, end()], ErrorKind::Corrupt),
-        ("less", vec![computed(), data(&content[..FRAME_BYTES]), end()], ErrorKind::Corrupt),
+        (
+            "a ping",
+            vec![computed(), frame(PING, 0, &[])],
+            ErrorKind::Invalid,
+        ),
+        (
+            "a flipped bit",
+            vec![computed(), damaged, end()],
+            ErrorKind::Corrupt,
+        ),
+        (
+            "another checksum",
+            vec![computed(), other_checksum, end()],
+            ErrorKind::Corrupt,
+        ),
+        (
+            "less",
+            vec![computed(), data(&content[..FRAME_BYTES]), end()],
+            ErrorKind::Corrupt,
+        ),
         ("nothing", vec![computed(), end()], ErrorKind::Corrupt),
-        ("more", vec![computed(), whole(), data(b"x"), end()], ErrorKind::Corrupt),
+        (
+            "more",
+            vec![computed(), whole(), data(b"x"), end()],
+            ErrorKind::Corrupt,
+        ),
         (
             "parts of frames",
             vec![computed(), data(&content[..10]), data(&content[10..]), end()],
             ErrorKind::Invalid,
         ),
-        ("no content in a piece", vec![computed(), frame(DATA, 0, &[])], ErrorKind::Invalid),
-        ("checksums without content", vec![computed(), frame(DATA, 0, &[0; 4])], ErrorKind::Invalid),
+        (
+            "no content in a piece",
+            vec![computed(), frame(DATA, 0, &[])],
+            ErrorKind::Invalid,
+        ),
+        (
+            "checksums without content",
+            vec![computed(), frame(DATA, 0, &[0; 4])],
+            ErrorKind::Invalid,
+        ),
         (
             "a piece that is too large",
             vec![computed(), frame(DATA, 0, &vec![0; WIRE_FRAME_BYTES + 21])],
@@ -133,9 +169,17 @@ async fn malformed_uploads_are_refused_and_never_look_whole() {
             vec![computed(), frame(END, 0, &vec![0; (64 << 10) + 1])],
             ErrorKind::Invalid,
         ),
-        ("a length out of bounds", vec![computed(), vec![255; 15]], ErrorKind::Invalid),
+        (
+            "a length out of bounds",
+            vec![computed(), vec![255; 15]],
+            ErrorKind::Invalid,
+        ),
         ("no hash", vec![follows(), whole(), end()], ErrorKind::Corrupt),
-        ("a hash too many", vec![computed(), whole(), hash()], ErrorKind::Invalid),
+        (
+            "a hash too many",
+            vec![computed(), whole(), hash()],
+            ErrorKind::Invalid,
+        ),
         (
             "half a hash",
             vec![follows(), whole(), frame(END, WRITE, &[10, 1, 7])],
@@ -159,7 +203,12 @@ async fn malformed_uploads_are_refused_and_never_look_whole() {
     // What was cut short says nothing, and is not whole either.
     let mut half = whole();
     half.truncate(50_000);
-    for frames in [vec![computed()], vec![computed(), half], vec![computed(), whole()], vec![follows(), whole()]] {
+    for frames in [
+        vec![computed()],
+        vec![computed(), half],
+        vec![computed(), whole()],
+        vec![follows(), whole()],
+    ] {
         *store.upload.lock().unwrap() = None;
         let mut socket = connect(server.address).await;
         for frame in frames {
@@ -189,12 +238,21 @@ async fn strangers_and_bad_requests_are_turned_away() {
     let store = Store::shared();
     store.put(1, noise(10));
     let server = serve(&store).await;
-    for greeting in [&b"DFS\x01\0\0\0\0"[..], b"DFS\x02\x01\0\0\0", b"DELETE / HTTP/1.1\r\n"] {
+    for greeting in [
+        &b"DFS\x01\0\0\0\0"[..],
+        b"DFS\x02\x01\0\0\0",
+        b"DELETE / HTTP/1.1\r\n",
+    ] {
         let mut socket = TcpStream::connect(server.address).await.unwrap();
         socket.write_all(greeting).await.unwrap();
         closed(&mut socket).await;
     }
-    for first in [frame(PING, 0, &[]), data(b"content"), frame(END, WRITE, &[]), vec![1; 15]] {
+    for first in [
+        frame(PING, 0, &[]),
+        data(b"content"),
+        frame(END, WRITE, &[]),
+        vec![1; 15],
+    ] {
         let mut socket = connect(server.address).await;
         socket.write_all(&first).await.unwrap();
         closed(&mut socket).await;
@@ -207,7 +265,11 @@ async fn strangers_and_bad_requests_are_turned_away() {
     let mut socket = connect(server.address).await;
     for (method, payload, kind) in [
         (99, vec![], ErrorKind::UnknownVersion),
-        (READ, v1::ReadChunkRequest::default().encode_to_vec(), ErrorKind::Invalid),
+        (
+            READ,
+            v1::ReadChunkRequest::default().encode_to_vec(),
+            ErrorKind::Invalid,
+        ),
         (READ, far.encode_to_vec(), ErrorKind::Invalid),
         (READ, vec![255; 9], ErrorKind::Invalid),
         (DELETE, vec![], ErrorKind::Invalid),
@@ -257,7 +319,11 @@ async fn what_a_broken_datanode_sends_is_never_taken_for_content() {
     *damaged.last_mut().unwrap() ^= 1;
     let cases = [
         (vec![damaged], true, ErrorKind::Corrupt),
-        (vec![frame(DATA, 0, &[0; WIRE_FRAME_BYTES + 21])], true, ErrorKind::Invalid),
+        (
+            vec![frame(DATA, 0, &[0; WIRE_FRAME_BYTES + 21])],
+            true,
+            ErrorKind::Invalid,
+        ),
         (vec![whole(), frame(DATA, 0, &[])], true, ErrorKind::Invalid),
         (vec![whole(), end()], true, ErrorKind::Corrupt),
         (vec![whole(), whole(), whole()], true, ErrorKind::Corrupt),
@@ -266,7 +332,11 @@ async fn what_a_broken_datanode_sends_is_never_taken_for_content() {
         (vec![whole(), whole()], true, ErrorKind::Unavailable),
         (vec![whole(), fails()], true, ErrorKind::Io),
         (vec![whole(), frame(REPLY, READ, &[])], true, ErrorKind::Invalid),
-        (vec![whole(), frame(ERROR, READ, &[255; 3])], true, ErrorKind::Invalid),
+        (
+            vec![whole(), frame(ERROR, READ, &[255; 3])],
+            true,
+            ErrorKind::Invalid,
+        ),
         (vec![whole(), vec![255; 15]], true, ErrorKind::Invalid),
     ];
     for (number, (frames, closes, kind)) in cases.into_iter().enumerate() {
@@ -283,7 +353,10 @@ async fn what_a_broken_datanode_sends_is_never_taken_for_content() {
         task.abort();
     }
     for (answer, kind) in [
-        (frame(REPLY, WRITE, &v1::WriteChunkReply::default().encode_to_vec()), ErrorKind::Invalid),
+        (
+            frame(REPLY, WRITE, &v1::WriteChunkReply::default().encode_to_vec()),
+            ErrorKind::Invalid,
+        ),
         (whole(), ErrorKind::Invalid),
         (fails(), ErrorKind::Io),
         (vec![], ErrorKind::Unavailable),

@@ -312,4 +312,3 @@ async fn reads_without_capability_are_refused() {
     drop(raw);
     server.stop().await;
 }
-

@@ -459,4 +459,3 @@ async fn connector_shares_bounds_and_revives_its_channels(transport: Transport) 
     drop((service, newer, connector));
     server.stop().await;
 }
-

@@ -10,12 +10,12 @@ use dfs_common::clock::{Clock, SystemClock};
 use dfs_common::service::MetadataService;
 use dfs_common::{ClusterId, ErrorKind, FsError, FsResult};
 use dfs_proto::framed;
-use dfs_proto::{ChunkChannels, Transport};
 use dfs_proto::grpc::{MetadataGrpcServer, tuned_server};
 use dfs_proto::metadata::MetadataHandler;
 use dfs_proto::socket::Listener;
 use dfs_proto::v1::admin_server::AdminServer;
 use dfs_proto::v1::cluster_server::ClusterServer;
+use dfs_proto::{ChunkChannels, Transport};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +62,11 @@ impl Coordinator {
             .map_err(|error| {
                 FsError::new(ErrorKind::Io, format!("opening the coordinator failed: {error}"))
             })??;
-        let chunks = Arc::new(ChunkChannels::new(Transport::Framed, DELETE_DEADLINE, local_sockets));
+        let chunks = Arc::new(ChunkChannels::new(
+            Transport::Framed,
+            DELETE_DEADLINE,
+            local_sockets,
+        ));
         core.start_workers(chunks);
         let cluster = core.cluster_id;
         let service = Arc::new(CoordinatorService::new(Arc::new(core)));

@@ -119,7 +119,9 @@ impl Shared {
         let exchange = |connection: Connection| {
             let payload = payload.clone();
             self.within(self.deadline, async move {
-                connection.send(FrameKind::Request, method as u16, payload).await?;
+                connection
+                    .send(FrameKind::Request, method as u16, payload)
+                    .await?;
                 let answer = connection.next(&self.buffers).await?;
                 Ok((connection, answer))
             })
@@ -268,7 +270,11 @@ impl ChunkService for ChunkFramedClient {
     }
 
     async fn stat_chunk(&self, capability: ChunkCapability) -> FsResult<ChunkDescription> {
-        chunk_description_from_wire(self.shared.reply(Method::Stat, &chunk_request(&capability)).await?)
+        chunk_description_from_wire(
+            self.shared
+                .reply(Method::Stat, &chunk_request(&capability))
+                .await?,
+        )
     }
 
     async fn delete_chunk(&self, capability: ChunkCapability) -> FsResult<()> {

@@ -59,7 +59,9 @@ fn content_bytes(payload: usize) -> FsResult<usize> {
     if (1..=WIRE_FRAME_BYTES).contains(&content) && content.div_ceil(FRAME_BYTES) == frames {
         return Ok(content);
     }
-    Err(invalid(format!("no piece of a chunk has {payload} bytes on the wire")))
+    Err(invalid(format!(
+        "no piece of a chunk has {payload} bytes on the wire"
+    )))
 }
 
 impl Connection {
@@ -172,7 +174,7 @@ impl Connection {
         let checksums = &mut checksums[..payload - length];
         let content = if length >= POOLED_BYTES_MIN {
             let mut buffer = buffers.take(length);
-            self.read(checksums, buffer.as_mut()).await?;
+            self.read(checksums, buffer.bytes_mut()).await?;
             buffer.freeze()
         } else {
             let mut content = vec![0; length];
@@ -197,7 +199,10 @@ impl Connection {
     pub(super) async fn abandoned(&self) {
         loop {
             tokio::time::sleep(ABANDONED_POLL).await;
-            let mut socket = [PollFd::new(self.socket.as_fd(), PollFlags::from_bits_retain(libc::POLLRDHUP))];
+            let mut socket = [PollFd::new(
+                self.socket.as_fd(),
+                PollFlags::from_bits_retain(libc::POLLRDHUP),
+            )];
             // Failing, it says nothing; the transfer's own deadlines hold.
             if matches!(poll(&mut socket, PollTimeout::ZERO), Ok(1)) {
                 return;
@@ -210,7 +215,13 @@ impl Connection {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         self.socket.shutdown().await.map_err(|error| broken(&error))?;
         let mut rest = vec![0; FRAME_BYTES];
-        while self.socket.read(&mut rest).await.map_err(|error| broken(&error))? > 0 {}
+        while self
+            .socket
+            .read(&mut rest)
+            .await
+            .map_err(|error| broken(&error))?
+            > 0
+        {}
         Ok(())
     }
 
@@ -267,7 +278,14 @@ mod tests {
 
     #[test]
     fn the_length_of_a_payload_tells_that_of_its_content() {
-        for content in [1, 65_535, FRAME_BYTES, FRAME_BYTES + 1, 3 * FRAME_BYTES, WIRE_FRAME_BYTES] {
+        for content in [
+            1,
+            65_535,
+            FRAME_BYTES,
+            FRAME_BYTES + 1,
+            3 * FRAME_BYTES,
+            WIRE_FRAME_BYTES,
+        ] {
             let payload = content + CHECKSUM_BYTES * content.div_ceil(FRAME_BYTES);
             assert_eq!(content_bytes(payload).unwrap(), content);
         }

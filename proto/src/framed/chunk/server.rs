@@ -188,7 +188,12 @@ impl Server {
             Ok(mut content) => loop {
                 match content.next().await {
                     Some(Ok(piece)) => {
-                        within(self.stall, "the peer took no content", connection.send_piece(&piece)).await?;
+                        within(
+                            self.stall,
+                            "the peer took no content",
+                            connection.send_piece(&piece),
+                        )
+                        .await?;
                     }
                     Some(Err(error)) => break Err(error),
                     None => break Ok(()),
@@ -227,7 +232,9 @@ impl Server {
 
     async fn delete(&self, request: Bytes) -> FsResult<Vec<u8>> {
         let v1::ChunkRequest { capability } = decode(request)?;
-        self.service.delete_chunk(required_capability(capability)?).await?;
+        self.service
+            .delete_chunk(required_capability(capability)?)
+            .await?;
         Ok(v1::Empty {}.encode_to_vec())
     }
 }

@@ -19,9 +19,7 @@ use crate::inventory::{Change, Inventory};
 use async_trait::async_trait;
 use dfs_common::buffer::Buffers;
 use dfs_common::chunk::{ChunkDescription, ChunkLabel};
-use dfs_common::limits::{
-    DATANODE_OPEN_FILES_MAX, DATANODE_READS_MAX, SUSPECT_CHUNKS_MAX, WIRE_FRAME_BYTES,
-};
+use dfs_common::limits::{DATANODE_OPEN_FILES_MAX, DATANODE_READS_MAX, SUSPECT_CHUNKS_MAX, WIRE_FRAME_BYTES};
 use dfs_common::piece::Piece;
 use dfs_common::{ChunkId, ErrorKind, FsError, FsResult, durable};
 use futures::StreamExt;

@@ -113,7 +113,9 @@ impl Output {
                 Err(error) => return Err(error),
             }
         }
-        pieces.into_iter().try_for_each(|piece| self.append_copied(file, piece))
+        pieces
+            .into_iter()
+            .try_for_each(|piece| self.append_copied(file, piece))
     }
 
     fn append_copied(&mut self, file: &File, mut piece: &[u8]) -> io::Result<()> {
@@ -193,12 +195,14 @@ impl Direct {
 
     fn gather(&mut self, piece: &[u8]) {
         let block = self.block.get_or_insert_with(|| self.blocks.take(BLOCK_BYTES));
-        block.as_mut()[self.filled..self.filled + piece.len()].copy_from_slice(piece);
+        block.bytes_mut()[self.filled..self.filled + piece.len()].copy_from_slice(piece);
         self.filled += piece.len();
     }
 
     fn gathered(&self) -> &[u8] {
-        self.block.as_ref().map_or(&[], |block| &block.as_ref()[..self.filled])
+        self.block
+            .as_ref()
+            .map_or(&[], |block| &block.as_ref()[..self.filled])
     }
 }
 
@@ -238,7 +242,7 @@ mod tests {
         spoil(&mut output);
         let memory = Buffers::new(length + shift, 0);
         let mut memory = memory.take(length + shift);
-        memory.as_mut()[shift..].copy_from_slice(&content(length));
+        memory.bytes_mut()[shift..].copy_from_slice(&content(length));
         let memory = memory.freeze().slice(shift..);
         let pieces: Vec<Piece> = (0..length)
             .step_by(step)
@@ -264,7 +268,14 @@ mod tests {
     fn any_length_in_any_pieces_arrives() {
         let blocks = blocks();
         for length in LENGTHS {
-            for (step, shift) in [(999, 0), (65_536, 0), (65_536, 7), (256 << 10, 0), (256 << 10, 1), (4098, 0)] {
+            for (step, shift) in [
+                (999, 0),
+                (65_536, 0),
+                (65_536, 7),
+                (256 << 10, 0),
+                (256 << 10, 1),
+                (4098, 0),
+            ] {
                 let found = written(length, step, shift, &blocks, |_| {});
                 assert_eq!(found.len(), 8192 + length, "{length} by {step} at {shift}");
                 assert!(found[8192..] == content(length), "{length} by {step} at {shift}");
