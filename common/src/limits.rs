@@ -130,7 +130,7 @@ pub const SUSPECT_CHUNKS_MAX: usize = 65_536;
 pub const INVENTORY_PENDING_MAX: usize = 65_536;
 /// A replica that takes no piece of a forwarded chunk for this long has failed. Below the patience of the client, whose
 /// upload waits meanwhile.
-pub const FORWARD_STALL: Duration = Duration::from_secs(5);
+pub const FORWARD_STALL: Duration = Duration::from_secs(10);
 /// A replica that has the whole chunk and gives no receipt for this long has failed, counted from the first replica's own.
 pub const FORWARD_REPLY: Duration = Duration::from_secs(10);
 /// After a recall an inode is not leased for this long: with several writers leases would only go to and fro.

@@ -1,10 +1,11 @@
 //! Channels to datanodes: made lazily, shared, bounded.
 
-use crate::framed::ChunkFramedClient;
+use crate::framed::{ChunkFramedClient, receive_buffers};
 use crate::grpc::ChunkGrpcClient;
 use crate::socket::{LocalSockets, Peer};
 use crate::transport::Transport;
 use dfs_common::FsResult;
+use dfs_common::buffer::Buffers;
 use dfs_common::limits::CHUNK_CHANNELS_MAX;
 use dfs_common::service::{ChunkConnector, ChunkService};
 use lru::LruCache;
@@ -18,6 +19,8 @@ use std::time::Duration;
 /// At most [`CHUNK_CHANNELS_MAX`] channels are kept; the one that was not asked for the longest closes when its running calls end.
 pub struct ChunkChannels {
     channels: Mutex<LruCache<String, Arc<dyn ChunkService>>>,
+    /// What all of them receive into.
+    buffers: Buffers,
     transport: Transport,
     deadline: Duration,
     local_sockets: LocalSockets,
@@ -29,6 +32,7 @@ impl ChunkChannels {
         let limit = const { NonZeroUsize::new(CHUNK_CHANNELS_MAX).expect("the limit is above 0") };
         ChunkChannels {
             channels: Mutex::new(LruCache::new(limit)),
+            buffers: receive_buffers(),
             transport,
             deadline,
             local_sockets,
@@ -54,7 +58,10 @@ impl ChunkConnector for ChunkChannels {
         }
         let peer = Peer::new(address, self.local_sockets);
         let client: Arc<dyn ChunkService> = match self.transport {
-            Transport::Framed => Arc::new(ChunkFramedClient::connect_lazy(peer, self.deadline)?),
+            Transport::Framed => {
+                let buffers = self.buffers.clone();
+                Arc::new(ChunkFramedClient::with_buffers(peer, self.deadline, buffers)?)
+            }
             Transport::Grpc => Arc::new(ChunkGrpcClient::connect_lazy(peer, self.deadline)?),
         };
         channels.put(address.to_string(), client.clone());

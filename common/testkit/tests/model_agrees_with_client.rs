@@ -115,7 +115,9 @@ fn lost_requests_and_replies_change_nothing_on_twins() {
 
 #[test]
 fn all_kinds_of_calls_on_a_real_cluster() {
-    on_a_real_cluster(trial(Profile::full(), 400), &SEEDS[..6]);
+    // The last one found the too long name of a rename into a directory that may not be searched.
+    let seeds = [&SEEDS[..6], &[4_631_272_397_014_091_055]].concat();
+    on_a_real_cluster(trial(Profile::full(), 400), &seeds);
 }
 
 #[test]

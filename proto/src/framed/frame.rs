@@ -1,7 +1,7 @@
 //! The frame: what travels on a framed connection, and how it is cut out of a byte stream.
 //!
 //! ```text
-//! u32 length of the rest | u64 call | u16 method | u8 kind | payload (a protobuf message)
+//! u32 length of the rest | u64 call | u16 method | u8 kind | payload
 //! ```
 //!
 //! Numbers are little-endian. The payload of a request or a reply is the message that gRPC would carry, of an error a
@@ -143,7 +143,7 @@ pub struct Frame {
     pub method: u16,
     /// What it is.
     pub kind: FrameKind,
-    /// Encoded message; at most [`MESSAGE_BYTES_MAX`].
+    /// At most [`MESSAGE_BYTES_MAX`].
     pub payload: Bytes,
 }
 

@@ -36,8 +36,21 @@ pub fn serve_calls(handler: Arc<dyn FramedHandler>, tasks: TaskTracker) -> Serve
     })
 }
 
+/// Serves as `serve` does, but gives up what is under way when `end` is cancelled.
+pub fn unless(end: CancellationToken, serve: ServeFramed) -> ServeFramed {
+    Arc::new(move |socket, stop| {
+        let (end, serving) = (end.clone(), serve(socket, stop));
+        Box::pin(async move {
+            tokio::select! {
+                ended = serving => ended,
+                () = end.cancelled() => Ok(()),
+            }
+        })
+    })
+}
+
 /// Accepts connections until `stop`: serves the framed ones with `serve` in `tasks`, and answers the HTTP/2 ones as the
-/// incoming stream of a tonic server. At most [`CONNECTIONS_MAX`] framed ones at a time.
+/// incoming stream of a tonic server. At most [`CONNECTIONS_MAX`] framed ones at a time; then none is accepted.
 pub fn split(
     listener: Listener,
     serve: ServeFramed,

@@ -12,9 +12,10 @@ mod reader;
 mod server;
 mod writer;
 
+pub(crate) use chunk::receive_buffers;
 pub use chunk::{ChunkFramedClient, serve_chunks};
 pub use client::FramedClient;
-pub use listener::{ServeFramed, serve_calls, split};
+pub use listener::{ServeFramed, serve_calls, split, unless};
 pub use metadata::MetadataFramedClient;
 
 use bytes::Bytes;

@@ -13,6 +13,11 @@ use tonic::transport::server::Connected;
 /// (208 KiB) a stream of pieces of 256 KiB stops at each of them (figures in the ADR). `net.core.wmem_max` may make it less.
 const SEND_BUFFER_BYTES: usize = 512 << 10;
 
+/// A peer that says nothing for so long is asked by the kernel whether it is there, and again after as long.
+const KEEP_ALIVE_SECS: u32 = 5;
+/// Questions without an answer after which the connection is broken.
+const KEEP_ALIVE_PROBES: u32 = 2;
+
 /// A connection.
 #[derive(Debug)]
 pub enum Socket {
@@ -33,9 +38,15 @@ macro_rules! each {
 }
 
 impl Socket {
-    /// A TCP connection that sends what it is given at once.
+    /// A TCP connection that sends what it is given at once, and ends when its peer's machine is gone while nothing is under way.
     pub(super) fn tcp(stream: TcpStream) -> Self {
-        if let Err(error) = stream.set_nodelay(true) {
+        let keep_alive = || {
+            setsockopt(&stream, sockopt::TcpKeepIdle, &KEEP_ALIVE_SECS)?;
+            setsockopt(&stream, sockopt::TcpKeepInterval, &KEEP_ALIVE_SECS)?;
+            setsockopt(&stream, sockopt::TcpKeepCount, &KEEP_ALIVE_PROBES)?;
+            setsockopt(&stream, sockopt::KeepAlive, &true)
+        };
+        if let Err(error) = stream.set_nodelay(true).and_then(|()| Ok(keep_alive()?)) {
             tracing::debug!(%error, "a connection is broken already");
         }
         Socket::Tcp(stream)

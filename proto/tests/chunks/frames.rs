@@ -16,6 +16,8 @@ use dfs_proto::v1;
 use futures::StreamExt;
 use prost::Message;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -281,6 +283,64 @@ async fn strangers_and_bad_requests_are_turned_away() {
     drop(socket);
     assert!(store.content(1).is_some());
     server.stop().await;
+}
+
+/// Passes connections on and counts them.
+async fn counted(to: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind(ANY).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let count = Arc::new(AtomicUsize::new(0));
+    let counting = count.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut from, _) = listener.accept().await.unwrap();
+            counting.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(async move {
+                let mut to = TcpStream::connect(to).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+            });
+        }
+    });
+    (address, count)
+}
+
+#[tokio::test]
+async fn transfers_one_after_the_other_share_a_connection() {
+    let store = Store::shared();
+    let content = noise(700_000);
+    store.put(1, content.clone());
+    let server = serve(&store).await;
+    let (address, connections) = counted(server.address).await;
+    let client = client(Transport::Framed, address, PATIENCE);
+    for _ in 0..10 {
+        client.write_chunk(write(2, &content, 100_000)).await.unwrap();
+        client.stat_chunk(permit(1, ChunkAccess::Read)).await.unwrap();
+        let missing = client
+            .stat_chunk(permit(99, ChunkAccess::Read))
+            .await
+            .unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::NotFound);
+        // A reader that has all its bytes does not ask for more.
+        let mut pieces = client
+            .read_chunk(permit(1, ChunkAccess::Read), 0, 700_000)
+            .await
+            .unwrap();
+        let mut received = 0;
+        while received < content.len() {
+            received += pieces.next().await.unwrap().unwrap().len();
+        }
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+    // One that leaves early takes the connection with it.
+    drop(
+        client
+            .read_chunk(permit(1, ChunkAccess::Read), 0, 700_000)
+            .await
+            .unwrap(),
+    );
+    client.stat_chunk(permit(1, ChunkAccess::Read)).await.unwrap();
+    assert_eq!(connections.load(Ordering::SeqCst), 2);
+    drop(client);
 }
 
 /// Answers each connection's request with these bytes, and then closes it or is silent.

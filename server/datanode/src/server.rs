@@ -76,6 +76,8 @@ pub struct Datanode {
     _stop_when_dropped: DropGuard,
     /// The framed ones.
     connections: TaskTracker,
+    /// Ends them in the middle of what they do.
+    end: CancellationToken,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
     registrar: JoinHandle<()>,
 }
@@ -128,7 +130,8 @@ impl Datanode {
         let stop = CancellationToken::new();
         let router = tuned_server().add_service(ChunkGrpcServer::new(service.clone()).into_service());
         let connections = TaskTracker::new();
-        let serve = framed::serve_chunks(service.clone(), None);
+        let end = CancellationToken::new();
+        let serve = framed::unless(end.clone(), framed::serve_chunks(service.clone(), None));
         let incoming = framed::split(listener, serve, connections.clone(), stop.clone());
         let server =
             tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned()));
@@ -155,6 +158,7 @@ impl Datanode {
             _stop_when_dropped: stop.clone().drop_guard(),
             stop,
             connections,
+            end,
             server,
             registrar,
         })
@@ -230,6 +234,7 @@ impl Datanode {
             service,
             store,
             connections,
+            end,
             mut server,
             registrar,
             ..
@@ -240,8 +245,10 @@ impl Datanode {
         connections.close();
         let ended = async { tokio::join!(&mut server, connections.wait()) };
         if tokio::time::timeout(DRAIN_DEADLINE, ended).await.is_err() {
+            end.cancel();
             server.abort();
             let _ = server.await;
+            connections.wait().await;
         }
         if tokio::time::timeout(DRAIN_DEADLINE, store.close()).await.is_err() {
             tracing::warn!("a write did not end; the next start will check the chunk files");

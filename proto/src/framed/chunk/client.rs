@@ -27,6 +27,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// A datanode may wait for its disk before it takes more; one that is gone is noticed by its connection. Longer than what it waits for
+/// those that it forwards to.
+const PIECE_DEADLINES: u32 = 2;
 /// A datanode answers a whole upload only when its own forwards succeeded or were given up: so many deadlines later.
 const REPLY_DEADLINES: u32 = 3;
 /// An error that the peer said before it stopped reading is at hand, or does not come.
@@ -45,7 +48,7 @@ pub struct ChunkFramedClient {
 struct Shared {
     peer: Peer,
     deadline: Duration,
-    idle: Idle,
+    idle: Arc<Idle>,
     buffers: Buffers,
 }
 
@@ -53,22 +56,35 @@ impl ChunkFramedClient {
     /// A stub for the datanode at `peer` (by default, a `host:port`), which connects when a call finds no idle connection.
     ///
     /// A unary call, the start of a read and a new connection are given up after `deadline`; a read that brings no piece for so long; a
-    /// write of which the connection takes no piece for so long, or that is not answered for three of them.
+    /// write of which the connection takes no piece for two of them, or that is not answered for three.
     ///
     /// # Errors
     /// `Invalid` if its address is not `host:port`.
     pub fn connect_lazy(peer: impl Into<Peer>, deadline: Duration) -> FsResult<Self> {
+        Self::with_buffers(peer, deadline, receive_buffers())
+    }
+
+    /// The same, which receives into `buffers` of [`WIRE_FRAME_BYTES`]; others may share them.
+    ///
+    /// # Errors
+    /// As [`ChunkFramedClient::connect_lazy`].
+    pub fn with_buffers(peer: impl Into<Peer>, deadline: Duration, buffers: Buffers) -> FsResult<Self> {
         let peer = peer.into();
         check_address(&peer.address)?;
         Ok(ChunkFramedClient {
             shared: Arc::new(Shared {
                 peer,
                 deadline,
-                idle: Idle::default(),
-                buffers: Buffers::new(WIRE_FRAME_BYTES, BUFFERS_KEPT),
+                idle: Arc::default(),
+                buffers,
             }),
         })
     }
+}
+
+/// Buffers for what clients receive, from however many datanodes.
+pub(crate) fn receive_buffers() -> Buffers {
+    Buffers::new(WIRE_FRAME_BYTES, BUFFERS_KEPT)
 }
 
 impl Shared {
@@ -116,40 +132,45 @@ impl Shared {
     /// Asks for something that can be asked for again, and receives the first answer.
     async fn ask(&self, method: Method, message: &impl Message) -> FsResult<(Connection, Received)> {
         let payload = Bytes::from(message.encode_to_vec());
-        let exchange = |connection: Connection| {
-            let payload = payload.clone();
-            self.within(self.deadline, async move {
-                connection
-                    .send(FrameKind::Request, method as u16, payload)
-                    .await?;
-                let answer = connection.next(&self.buffers).await?;
-                Ok((connection, answer))
-            })
+        let exchange = async |connection: Connection| {
+            connection
+                .send(FrameKind::Request, method as u16, payload.clone())
+                .await?;
+            let answer = connection.next(&self.buffers).await?;
+            FsResult::Ok((connection, answer))
         };
-        if let Some(connection) = self.idle.take() {
-            match exchange(connection).await {
-                // Its peer may have gone while it was idle.
-                Err(error) if error.kind() == ErrorKind::Unavailable => {}
-                answer => return answer,
+        self.within(self.deadline, async {
+            if let Some(connection) = self.idle.take() {
+                match exchange(connection).await {
+                    // Its peer may have gone while it was idle.
+                    Err(error) if error.kind() == ErrorKind::Unavailable => {}
+                    answer => return answer,
+                }
             }
-        }
-        exchange(self.connect().await?).await
+            exchange(self.connect().await?).await
+        })
+        .await
     }
 
     /// The one reply of a unary call.
     async fn reply<M: Message + Default>(&self, method: Method, message: &impl Message) -> FsResult<M> {
         let (connection, answer) = self.ask(method, message).await?;
-        self.decode_reply(connection, answer)
+        self.decode_reply(connection, method, answer)
     }
 
     /// A reply behind which the connection is free again.
-    fn decode_reply<M: Message + Default>(&self, connection: Connection, answer: Received) -> FsResult<M> {
+    fn decode_reply<M: Message + Default>(
+        &self,
+        connection: Connection,
+        asked: Method,
+        answer: Received,
+    ) -> FsResult<M> {
         match answer {
             Received::Message {
                 kind: FrameKind::Reply,
+                method,
                 payload,
-                ..
-            } => {
+            } if method == asked as u16 => {
                 let reply = M::decode(payload)
                     .map_err(|error| invalid(format!("a reply of the datanode is unreadable ({error})")))?;
                 self.idle.keep(connection);
@@ -190,7 +211,8 @@ impl Shared {
                 Some(rest) => rest,
                 None => return Ok(Err(wrong_length("more"))),
             };
-            self.within(self.deadline, connection.send_piece(&piece)).await?;
+            self.within(self.deadline * PIECE_DEADLINES, connection.send_piece(&piece))
+                .await?;
         }
         if missing > 0 {
             return Ok(Err(wrong_length("less")));
@@ -240,7 +262,7 @@ impl ChunkService for ChunkFramedClient {
         match answer {
             // It may have been said before the end arrived: the connection goes with it.
             Received::Failure(error) => Err(error),
-            answer => chunk_written_from_wire(shared.decode_reply(connection, answer)?),
+            answer => chunk_written_from_wire(shared.decode_reply(connection, Method::Write, answer)?),
         }
     }
 
@@ -286,6 +308,13 @@ impl ChunkService for ChunkFramedClient {
     }
 }
 
+/// What follows a piece.
+enum Rest {
+    More(Download),
+    Failed(FsError),
+    Nothing,
+}
+
 /// The receiving half of a read.
 struct Download {
     shared: Arc<Shared>,
@@ -296,47 +325,72 @@ struct Download {
 }
 
 impl Download {
-    /// The next piece, and what is left; no rest when everything that was asked for is there.
-    async fn next(mut self) -> FsResult<Option<(Piece, Self)>> {
-        let received = match self.received.take() {
-            Some(received) => received,
+    async fn receive(&mut self) -> FsResult<Received> {
+        match self.received.take() {
+            Some(received) => Ok(received),
             None => {
                 let next = self.connection.next(&self.shared.buffers);
-                self.shared.within(self.shared.deadline, next).await?
+                self.shared.within(self.shared.deadline, next).await
             }
-        };
-        match received {
+        }
+    }
+
+    /// The next piece, and what follows it. The end is received with the last piece: whoever has all its bytes may not ask again, and
+    /// the connection can be used again all the same.
+    async fn next(mut self) -> FsResult<Option<(Piece, Rest)>> {
+        match self.receive().await? {
             Received::Data(piece) => {
                 self.missing = self
                     .missing
                     .checked_sub(piece.len() as u64)
                     .ok_or_else(|| wrong_answer("more"))?;
-                Ok(Some((piece, self)))
+                if self.missing > 0 {
+                    return Ok(Some((piece, Rest::More(self))));
+                }
+                let rest = match self.receive().await {
+                    Ok(received) => self.end(received).err(),
+                    Err(error) => Some(error),
+                };
+                Ok(Some((piece, rest.map_or(Rest::Nothing, Rest::Failed))))
             }
+            other => self.end(other).map(|()| None),
+        }
+    }
+
+    /// What came instead of a piece.
+    fn end(self, received: Received) -> FsResult<()> {
+        match received {
             Received::Message {
-                kind: FrameKind::End, ..
-            } => {
+                kind: FrameKind::End,
+                method,
+                ..
+            } if method == Method::Read as u16 => {
                 if self.missing > 0 {
                     return Err(wrong_answer("less"));
                 }
                 self.shared.idle.keep(self.connection);
-                Ok(None)
+                Ok(())
             }
             Received::Failure(error) => {
                 self.shared.idle.keep(self.connection);
                 Err(error)
             }
+            Received::Data(_) => Err(wrong_answer("more")),
             Received::Message { .. } => Err(unexpected()),
         }
     }
 
     /// Pieces until the end or the first error.
     fn into_stream(self) -> BoxStream<'static, FsResult<Piece>> {
-        stream::unfold(Some(self), |download| async move {
-            match download?.next().await {
-                Ok(Some((piece, rest))) => Some((Ok(piece), Some(rest))),
-                Ok(None) => None,
-                Err(error) => Some((Err(error), None)),
+        stream::unfold(Rest::More(self), |rest| async move {
+            match rest {
+                Rest::More(download) => match download.next().await {
+                    Ok(Some((piece, rest))) => Some((Ok(piece), rest)),
+                    Ok(None) => None,
+                    Err(error) => Some((Err(error), Rest::Nothing)),
+                },
+                Rest::Failed(error) => Some((Err(error), Rest::Nothing)),
+                Rest::Nothing => None,
             }
         })
         .boxed()

@@ -22,7 +22,7 @@ const CHECKSUM_BYTES: usize = 4;
 /// Checksums of the largest piece.
 const CHECKSUMS_BYTES_MAX: usize = CHECKSUM_BYTES * (WIRE_FRAME_BYTES / FRAME_BYTES);
 /// Largest message beside pieces: heads and receipts are far smaller.
-const MESSAGE_BYTES_MAX: usize = 64 << 10;
+const CONTROL_BYTES_MAX: usize = 64 << 10;
 /// Content from this size on is received into a buffer of the pool, which occupies a whole piece; less gets memory of its size.
 const POOLED_BYTES_MIN: usize = WIRE_FRAME_BYTES / 8 * 7;
 /// Buffers that are kept when nobody uses them: 4 MiB.
@@ -140,15 +140,37 @@ impl Connection {
     /// `Unavailable` if the connection ends, `Invalid` if something else than frames arrives, `Corrupt` for content that does not have its
     /// checksums. The connection is of no use afterwards.
     pub(super) async fn next(&self, buffers: &Buffers) -> FsResult<Received> {
+        let header = self.header().await?;
+        match header.kind {
+            FrameKind::Data => self.piece(header.payload, buffers).await.map(Received::Data),
+            _ => self.message(header).await,
+        }
+    }
+
+    /// Receives a request: its method and its message. Anything else is refused before its payload is read.
+    ///
+    /// # Errors
+    /// As [`Connection::next`].
+    pub(super) async fn request(&self) -> FsResult<(u16, Bytes)> {
+        let header = self.header().await?;
+        if header.kind == FrameKind::Request
+            && let Received::Message { method, payload, .. } = self.message(header).await?
+        {
+            return Ok((method, payload));
+        }
+        Err(invalid("a client begins with a request"))
+    }
+
+    async fn header(&self) -> FsResult<Header> {
         let mut header = [0; HEADER_BYTES];
         self.read(&mut header, &mut []).await?;
-        let header = Header::decode(&header)?;
-        if header.kind == FrameKind::Data {
-            return self.piece(header.payload, buffers).await.map(Received::Data);
-        }
-        if header.payload > MESSAGE_BYTES_MAX {
+        Header::decode(&header)
+    }
+
+    async fn message(&self, header: Header) -> FsResult<Received> {
+        if header.payload > CONTROL_BYTES_MAX {
             return Err(invalid(format!(
-                "a message of {} bytes is above the limit of {MESSAGE_BYTES_MAX}",
+                "a message of {} bytes is above the limit of {CONTROL_BYTES_MAX}",
                 header.payload
             )));
         }
@@ -195,7 +217,7 @@ impl Connection {
         matches!(nothing, Err(error) if error.kind() == IoErrorKind::WouldBlock)
     }
 
-    /// Resolves when the peer has closed its end, whatever it sent before is still unread.
+    /// Resolves within a second of the news that the peer closed its end, whatever it sent before is still unread.
     pub(super) async fn abandoned(&self) {
         loop {
             tokio::time::sleep(ABANDONED_POLL).await;

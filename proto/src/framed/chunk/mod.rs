@@ -20,6 +20,7 @@ mod idle;
 mod server;
 
 pub use client::ChunkFramedClient;
+pub(crate) use client::receive_buffers;
 pub use server::serve_chunks;
 
 /// What is asked for. Its number is its code in frames and is never reused.

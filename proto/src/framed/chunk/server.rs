@@ -30,7 +30,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 /// A connection without a request for so long is closed; clients close it earlier.
-const IDLE_MAX: Duration = Duration::from_secs(30);
+const IDLE_AGE_MAX: Duration = Duration::from_secs(15);
 /// A peer that was refused in the middle of its content may take so long to notice.
 const LINGER_MAX: Duration = Duration::from_secs(2);
 
@@ -77,18 +77,10 @@ impl Server {
         })
         .await?;
         loop {
-            let received = tokio::select! {
+            let (method, payload) = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                received = within(IDLE_MAX, "the peer asked nothing", connection.next(&self.buffers)) => received?,
-            };
-            let Received::Message {
-                kind: FrameKind::Request,
-                method,
-                payload,
-            } = received
-            else {
-                return Err(invalid("a client begins with a request"));
+                request = within(IDLE_AGE_MAX, "the peer asked nothing", connection.request()) => request?,
             };
             match self.answer(&connection, method, payload).await? {
                 After::Next => {}
@@ -131,12 +123,10 @@ impl Server {
 
     async fn write(&self, connection: &Arc<Connection>, head: Bytes) -> FsResult<After> {
         let whole = Arc::new(AtomicBool::new(false));
-        let written = tokio::select! {
-            written = self.store(connection, head, &whole) => written,
-            () = connection.abandoned() => {
-                return Err(FsError::new(ErrorKind::Interrupted, "the writer went away"));
-            }
-        };
+        let mut written = attended(connection, self.store(connection, head, &whole)).await?;
+        if written.is_ok() && !whole.load(Ordering::Relaxed) {
+            written = Err(FsError::new(ErrorKind::Io, "the content was not read to its end"));
+        }
         self.reply(connection, Method::Write as u16, written).await?;
         Ok(match whole.load(Ordering::Relaxed) {
             true => After::Next,
@@ -184,9 +174,9 @@ impl Server {
     }
 
     async fn read(&self, connection: &Connection, request: Bytes) -> FsResult<After> {
-        let outcome = match self.open(request).await {
+        let outcome = match attended(connection, self.open(request)).await? {
             Ok(mut content) => loop {
-                match content.next().await {
+                match attended(connection, content.next()).await? {
                     Some(Ok(piece)) => {
                         within(
                             self.stall,
@@ -236,6 +226,15 @@ impl Server {
             .delete_chunk(required_capability(capability)?)
             .await?;
         Ok(v1::Empty {}.encode_to_vec())
+    }
+}
+
+/// What `work` comes to, unless the peer goes away before.
+async fn attended<T>(connection: &Connection, work: impl Future<Output = T>) -> FsResult<T> {
+    tokio::select! {
+        biased;
+        done = work => Ok(done),
+        () = connection.abandoned() => Err(FsError::new(ErrorKind::Interrupted, "the peer went away")),
     }
 }
 

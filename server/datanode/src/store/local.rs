@@ -60,6 +60,9 @@ pub struct StoreSettings {
 pub struct LocalStore {
     shared: Arc<Shared>,
     writes: Arc<Semaphore>,
+    /// Those that other datanodes forward. They wait for nobody else, while a write that is forwarded waits for them: with permits of
+    /// its own a datanode is never the one that another waits for in a circle.
+    forwarded: Arc<Semaphore>,
     writes_max: u32,
     reads: Arc<Semaphore>,
 }
@@ -142,6 +145,7 @@ impl LocalStore {
         Ok(LocalStore {
             shared: Arc::new(shared),
             writes: Arc::new(Semaphore::new(writes_max)),
+            forwarded: Arc::new(Semaphore::new(writes_max)),
             writes_max: writes_max as u32,
             reads: Arc::new(Semaphore::new(DATANODE_READS_MAX)),
         })
@@ -449,7 +453,11 @@ impl ChunkStore for LocalStore {
         mut content: BoxStream<'static, FsResult<Piece>>,
         hash: HashSource,
     ) -> FsResult<Durable> {
-        let permit = self.writes.clone().acquire_owned().await.map_err(|_| closing())?;
+        let permits = match &hash {
+            HashSource::Here { .. } => &self.writes,
+            HashSource::Told(_) => &self.forwarded,
+        };
+        let permit = permits.clone().acquire_owned().await.map_err(|_| closing())?;
         let shared = self.shared.clone();
         let (hashing, told) = match hash {
             HashSource::Here { expected, found } => (Some(Hashing::new(expected, found)), None),
@@ -519,8 +527,10 @@ impl ChunkStore for LocalStore {
         // Whoever waits is refused; whoever writes is waited for.
         self.reads.close();
         let all = self.writes.acquire_many(self.writes_max).await;
+        let forwarded = self.forwarded.acquire_many(self.writes_max).await;
         self.writes.close();
-        if all.is_err() {
+        self.forwarded.close();
+        if all.is_err() || forwarded.is_err() {
             return;
         }
         let shared = self.shared.clone();

@@ -103,10 +103,15 @@ impl Output {
         let mut pieces: Vec<&[u8]> = pieces.iter().map(|piece| &piece.content()[..]).collect();
         if let Some(direct) = &mut self.direct {
             let ready = direct.ready(&pieces);
+            let wanted: usize = pieces[..ready].iter().map(|piece| piece.len()).sum();
             match direct.write_pieces(&pieces[..ready], self.at) {
                 Ok(written) => {
                     self.at += written as u64;
-                    pieces.drain(..ready);
+                    pieces = behind(&pieces, written);
+                    if written < wanted {
+                        // Where it ended is not where a direct write may begin.
+                        self.flush(file)?;
+                    }
                 }
                 // None of it, which the page cache takes.
                 Err(error) if refuses_direct(&error) => self.flush(file)?,
@@ -169,28 +174,14 @@ impl Direct {
         }
     }
 
-    /// Bytes written: all. If direct writes are refused, nothing was.
+    /// Bytes written, usually all. If direct writes are refused, none were.
     fn write_pieces(&self, pieces: &[&[u8]], at: u64) -> io::Result<usize> {
-        let slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-        let total = pieces.iter().map(|piece| piece.len()).sum();
-        if total == 0 {
+        if pieces.is_empty() {
             return Ok(0);
         }
+        let slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
         // Chunks end below 2^27.
-        let mut written = pwritev(&self.file, &slices, at as i64)?;
-        // Less than all is rare, and not worth the same care.
-        let mut start = 0;
-        for piece in pieces {
-            let end = start + piece.len();
-            if written < end {
-                self.file
-                    .write_all_at(&piece[written - start..], at + written as u64)
-                    .map_err(not_refused)?;
-                written = end;
-            }
-            start = end;
-        }
-        Ok(total)
+        Ok(pwritev(&self.file, &slices, at as i64)?)
     }
 
     fn gather(&mut self, piece: &[u8]) {
@@ -206,12 +197,17 @@ impl Direct {
     }
 }
 
-/// The rest of a write whose start was taken.
-fn not_refused(error: io::Error) -> io::Error {
-    match refuses_direct(&error) {
-        true => io::Error::other(error),
-        false => error,
+/// What is behind the first `bytes` of the pieces.
+fn behind<'a>(pieces: &[&'a [u8]], mut bytes: usize) -> Vec<&'a [u8]> {
+    let mut rest = Vec::with_capacity(pieces.len());
+    for piece in pieces {
+        let skipped = bytes.min(piece.len());
+        bytes -= skipped;
+        if skipped < piece.len() {
+            rest.push(&piece[skipped..]);
+        }
     }
+    rest
 }
 
 /// The file system, or the disk's sector size, does not allow it.
@@ -282,6 +278,14 @@ mod tests {
             }
         }
         assert!((1..=KEPT_MAX).contains(&blocks.kept()), "blocks are used again");
+    }
+
+    #[test]
+    fn rest_of_a_short_write_is_what_was_not_written() {
+        let pieces: [&[u8]; 3] = [b"abc", b"de", b"f"];
+        for (bytes, rest) in [(0, "abcdef"), (1, "bcdef"), (3, "def"), (4, "ef"), (6, "")] {
+            assert_eq!(behind(&pieces, bytes).concat(), rest.as_bytes());
+        }
     }
 
     #[test]
