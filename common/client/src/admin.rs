@@ -2,12 +2,13 @@
 
 use dfs_common::cluster::NodeInfo;
 use dfs_common::limits::MESSAGE_BYTES_MAX;
-use dfs_common::{Durability, FsResult};
+use dfs_common::{Durability, ErrorKind, FsError, FsResult};
 use dfs_proto::convert::node_info_from_wire;
 use dfs_proto::grpc::{channel_lazy, within};
 use dfs_proto::v1;
 use serde::Serialize;
 use std::time::Duration;
+use tonic::Response;
 use tonic::transport::Channel;
 
 /// State of a cluster.
@@ -47,6 +48,59 @@ pub struct ClusterStatus {
     pub uptime_secs: u64,
     /// Within this many milliseconds an acknowledged change of metadata is durable; 0: when it is acknowledged.
     pub durability_delay_ms: u64,
+}
+
+/// What is told of a check of the file system while it goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FsckEvent {
+    /// What it does now; said again while it does it.
+    Phase(String),
+    /// A problem.
+    Found(String),
+    /// A repair that was made.
+    Repaired(String),
+    /// A problem that is left after the repairs.
+    Left(String),
+    /// A file with content that no datanode has.
+    Lost {
+        /// Its inode.
+        ino: u64,
+        /// One of its paths; empty if it has none.
+        path: Vec<u8>,
+        /// Chunks of it that are lost.
+        chunks: u64,
+        /// Bytes of it in them.
+        bytes: u64,
+    },
+}
+
+/// What a check of the file system came to.
+#[derive(Serialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct FsckSummary {
+    /// Inodes.
+    pub inodes: u64,
+    /// Chunks.
+    pub chunks: u64,
+    /// Problems of names, counts and maps that were found.
+    pub found: u64,
+    /// Repairs that were made.
+    pub repaired: u64,
+    /// Problems of names, counts and maps that are left.
+    pub left: u64,
+    /// Whether the datanodes were asked: what follows is 0 otherwise.
+    pub asked_datanodes: bool,
+    /// Chunks with as many copies as they shall have.
+    pub whole: u64,
+    /// Chunks with fewer.
+    pub degraded: u64,
+    /// Chunks without a copy.
+    pub lost: u64,
+    /// Chunks with fewer known copies, of which a datanode that did not answer may have one.
+    pub unknown: u64,
+    /// Datanodes that did not answer.
+    pub silent_nodes: Vec<u32>,
+    /// Files with lost content.
+    pub lost_files: u64,
 }
 
 /// Connection to a coordinator's admin service; clones share it.
@@ -109,5 +163,69 @@ impl AdminClient {
         };
         within(self.deadline, service.set_durability(request)).await?;
         Ok(())
+    }
+
+    /// Checks the file system, and repairs it if `repair`; without `chunks` the datanodes are not asked. Tells of it through
+    /// `tell`, whose error ends the check. However long it takes: the deadline is for signs of life.
+    ///
+    /// # Errors
+    /// `Busy` (another check runs), `Unavailable`, `TimedOut`, `Corrupt`, `Io`, and those of `tell`.
+    pub async fn fsck(
+        &self,
+        repair: bool,
+        chunks: bool,
+        mut tell: impl FnMut(FsckEvent) -> FsResult<()>,
+    ) -> FsResult<FsckSummary> {
+        use v1::fsck_reply::Part;
+        let mut service = self.service.clone();
+        let request = v1::FsckRequest {
+            repair,
+            skip_chunks: !chunks,
+        };
+        let mut stream = within(self.deadline, service.fsck(request)).await?;
+        loop {
+            let next = within(self.deadline, async { stream.message().await.map(Response::new) });
+            // A part that this release does not know is passed over.
+            let event = match next.await? {
+                None => {
+                    return Err(FsError::new(
+                        ErrorKind::Unavailable,
+                        "the coordinator stopped before the check ended",
+                    ));
+                }
+                Some(v1::FsckReply { part: None }) => continue,
+                Some(v1::FsckReply { part: Some(part) }) => match part {
+                    Part::Summary(summary) => return Ok(fsck_summary(summary)),
+                    Part::Phase(text) => FsckEvent::Phase(text),
+                    Part::Found(text) => FsckEvent::Found(text),
+                    Part::Repaired(text) => FsckEvent::Repaired(text),
+                    Part::Left(text) => FsckEvent::Left(text),
+                    Part::Lost(file) => FsckEvent::Lost {
+                        ino: file.ino,
+                        path: file.path.to_vec(),
+                        chunks: file.chunks,
+                        bytes: file.bytes,
+                    },
+                },
+            };
+            tell(event)?;
+        }
+    }
+}
+
+fn fsck_summary(summary: v1::FsckSummary) -> FsckSummary {
+    FsckSummary {
+        inodes: summary.inodes,
+        chunks: summary.chunks,
+        found: summary.found,
+        repaired: summary.repaired,
+        left: summary.left,
+        asked_datanodes: summary.asked_datanodes,
+        whole: summary.whole,
+        degraded: summary.degraded,
+        lost: summary.lost,
+        unknown: summary.unknown,
+        silent_nodes: summary.silent_nodes,
+        lost_files: summary.lost_files,
     }
 }

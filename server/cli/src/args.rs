@@ -23,7 +23,8 @@ Exit codes:
   1    some of it failed; standard error says what and why
   2    wrong usage, or no coordinator is known
   3    the cluster cannot be reached, or did not answer within --timeout
-  4    the cluster answers, but is not healthy (`dfs status` only)
+  4    the cluster answers, but is not healthy (`dfs status`, `dfs admin fsck`)
+  5    problems of the file system are left, or files have lost content (`dfs admin fsck` only)
   130  interrupted (Ctrl-C); 143 ended by SIGTERM. Neither leaves a half copied file under its name
   141  whoever reads standard output stopped reading
 
@@ -90,6 +91,31 @@ pub enum AdminCommand {
     Nodes,
     /// Show or choose when changes of names and attributes are durable
     Durability(DurabilityArgs),
+    /// Check the whole file system while it is used: names, counts, maps, and whether datanodes have the chunks
+    #[command(after_help = FSCK_HELP)]
+    Fsck(FsckArgs),
+}
+
+const FSCK_HELP: &str = "\
+Files with chunks that no datanode has are named by path; so is every other problem, in a sentence. A datanode that does not answer
+leaves its chunks unknown; it never makes them lost.
+
+--repair counts anew what is counted, removes names of nothing, gives inodes without a name one in /lost+found (#NUMBER), and leaves
+removed files that nobody holds to the reaper. It deletes no content and does not guess: what has more than one answer is left
+and named.
+
+Exit codes: 0 nothing is wrong; 4 nothing is wrong, but chunks have too few copies, or a datanode did not answer; 5 problems are
+left (without --repair: were found), or files have lost content; 1, 2, 3 as for every command.";
+
+/// Arguments of `admin fsck`.
+#[derive(Debug, ClapArgs)]
+pub struct FsckArgs {
+    /// Repair what can be repaired without guessing
+    #[arg(long)]
+    pub repair: bool,
+    /// Check the metadata only; do not ask the datanodes for each chunk
+    #[arg(long)]
+    pub no_chunks: bool,
 }
 
 /// Arguments of `admin durability`.

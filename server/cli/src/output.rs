@@ -21,6 +21,8 @@ pub const EXIT_USAGE: u8 = 2;
 pub const EXIT_UNREACHABLE: u8 = 3;
 /// The cluster answers, but is not healthy.
 pub const EXIT_UNHEALTHY: u8 = 4;
+/// Problems of the file system are left.
+pub const EXIT_PROBLEMS: u8 = 5;
 /// Nobody reads standard output any more; what a shell shows for SIGPIPE.
 pub const EXIT_CLOSED: u8 = 141;
 

@@ -1,22 +1,68 @@
-//! The admin service: what an administrator sees of the cluster.
+//! The admin service: what an administrator sees of the cluster, and has it do.
 
+use crate::fsck::{self, Event, Summary};
 use crate::namespace::read;
 use crate::service::{CoordinatorService, total};
 use dfs_common::cluster::NodeHealth;
+use dfs_common::service::ChunkConnector;
 use dfs_common::{Durability, FsResult};
+use dfs_proto::v1::fsck_reply::Part as FsckPart;
 use dfs_proto::{convert, status, v1};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 /// Serves the admin service on the coordinator's core.
 pub struct AdminService {
     coordinator: Arc<CoordinatorService>,
+    /// Reaches datanodes.
+    chunks: Arc<dyn ChunkConnector>,
+    /// Cancelled when the coordinator stops.
+    stop: CancellationToken,
 }
 
+/// Messages that wait for a slow client.
+const STREAM_QUEUE: usize = 64;
+/// While nothing happens the client is told this often that it goes on.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+
+type FsckStream = ReceiverStream<Result<v1::FsckReply, Status>>;
+
 impl AdminService {
-    /// On the core of `coordinator`.
-    pub fn new(coordinator: Arc<CoordinatorService>) -> Self {
-        AdminService { coordinator }
+    /// On the core of `coordinator`, until `stop`; datanodes are asked through `chunks`.
+    pub fn new(
+        coordinator: Arc<CoordinatorService>,
+        chunks: Arc<dyn ChunkConnector>,
+        stop: CancellationToken,
+    ) -> Self {
+        AdminService {
+            coordinator,
+            chunks,
+            stop,
+        }
+    }
+
+    /// Starts a check; the stream ends with its summary or its error.
+    fn check(&self, request: v1::FsckRequest) -> FsResult<FsckStream> {
+        let core = self.coordinator.core()?;
+        let options = fsck::Options {
+            repair: request.repair,
+            skip_chunks: request.skip_chunks,
+        };
+        let (replies, stream) = mpsc::channel(STREAM_QUEUE);
+        let (events, told) = mpsc::channel(STREAM_QUEUE);
+        let check = fsck::run(
+            core,
+            self.chunks.clone(),
+            options,
+            self.stop.child_token(),
+            events,
+        );
+        tokio::spawn(tell(check, told, replies));
+        Ok(ReceiverStream::new(stream))
     }
 
     fn report(&self) -> FsResult<v1::StatusReply> {
@@ -60,8 +106,90 @@ impl AdminService {
     }
 }
 
+/// Carries what a check tells to its client, with a sign of life while it has nothing to tell.
+async fn tell(
+    check: impl Future<Output = FsResult<Summary>>,
+    mut events: mpsc::Receiver<Event>,
+    replies: mpsc::Sender<Result<v1::FsckReply, Status>>,
+) {
+    let mut check = std::pin::pin!(check);
+    let mut phase = String::new();
+    let reply = |part| v1::FsckReply { part: Some(part) };
+    let ended = loop {
+        let part = tokio::select! {
+            Some(event) = events.recv() => event_to_wire(event, &mut phase),
+            ended = &mut check => break ended,
+            () = tokio::time::sleep(SIGN_OF_LIFE) => FsckPart::Phase(phase.clone()),
+            () = replies.closed() => return,
+        };
+        if replies.send(Ok(reply(part))).await.is_err() {
+            return;
+        }
+    };
+    while let Ok(event) = events.try_recv() {
+        if replies
+            .send(Ok(reply(event_to_wire(event, &mut phase))))
+            .await
+            .is_err()
+        {
+            return;
+        }
+    }
+    let last = match ended {
+        Ok(summary) => Ok(reply(FsckPart::Summary(summary_to_wire(summary)))),
+        Err(error) => Err(status::to_status(&error)),
+    };
+    // It fails if nobody waits any more.
+    let _ = replies.send(last).await;
+}
+
+fn event_to_wire(event: Event, phase: &mut String) -> FsckPart {
+    match event {
+        Event::Phase(now) => {
+            *phase = now.to_string();
+            FsckPart::Phase(phase.clone())
+        }
+        Event::Found(text) => FsckPart::Found(text),
+        Event::Repaired(repair) => FsckPart::Repaired(repair.to_string()),
+        Event::Left(text) => FsckPart::Left(text),
+        Event::Lost(file) => FsckPart::Lost(v1::FsckLostFile {
+            ino: file.ino.0,
+            path: file.path.unwrap_or_default().into(),
+            chunks: file.chunks,
+            bytes: file.bytes,
+        }),
+    }
+}
+
+fn summary_to_wire(summary: Summary) -> v1::FsckSummary {
+    let asked_datanodes = summary.presence.is_some();
+    let presence = summary.presence.unwrap_or_default();
+    v1::FsckSummary {
+        inodes: summary.inodes,
+        chunks: summary.chunks,
+        found: summary.found,
+        repaired: summary.repaired,
+        left: summary.left,
+        asked_datanodes,
+        whole: presence.whole,
+        degraded: presence.degraded,
+        lost: presence.lost,
+        unknown: presence.unknown,
+        silent_nodes: presence.silent.into_iter().map(|node| node.0).collect(),
+        lost_files: summary.lost_files,
+    }
+}
+
 #[tonic::async_trait]
 impl v1::admin_server::Admin for AdminService {
+    type FsckStream = FsckStream;
+
+    async fn fsck(&self, request: Request<v1::FsckRequest>) -> Result<Response<FsckStream>, Status> {
+        self.check(request.into_inner())
+            .map(Response::new)
+            .map_err(|error| status::to_status(&error))
+    }
+
     async fn status(
         &self,
         _request: Request<v1::StatusRequest>,

@@ -58,6 +58,8 @@ pub struct Core {
     pub groups: Arc<GroupMaker>,
     /// Background work.
     pub workers: Workers,
+    /// Held by the one check that runs.
+    pub checking: tokio::sync::Mutex<()>,
     // Dropped last: the lock goes after the store is closed.
     _data: DataDir,
 }
@@ -144,6 +146,7 @@ impl Core {
             applier,
             progress,
             workers: Workers::default(),
+            checking: tokio::sync::Mutex::default(),
             _data: data,
         })
     }

@@ -3,6 +3,7 @@
 mod connect;
 mod download;
 mod durability;
+mod fsck;
 mod ls;
 mod mkdir;
 mod nodes;
@@ -32,6 +33,7 @@ pub async fn run(command: Command, context: &Context) -> FsResult<()> {
         Command::Admin(AdminCommand::Durability(args)) => {
             context.stoppable(durability::run(context, args)).await
         }
+        Command::Admin(AdminCommand::Fsck(args)) => context.stoppable(fsck::run(context, args)).await,
         Command::Admin(AdminCommand::Nodes) => context.stoppable(nodes::run(context)).await,
     }
 }

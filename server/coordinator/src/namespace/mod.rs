@@ -5,7 +5,7 @@
 //! ([`ApplyContext`]), so replay gives the same state (I10). Knows neither network nor store; writes nothing itself.
 //!
 //! Every operation has a file of its name in `ops`; what they share are the records: [`inode`], [`dentry`], [`extents`],
-//! [`chunks`], [`xattrs`], [`counters`], [`orphans`], [`reap`], and the rules of [`permission`] and [`directory`].
+//! [`chunks`], [`xattrs`], [`counters`], [`orphans`], [`reap`], [`repair`], and the rules of [`permission`] and [`directory`].
 
 pub mod check;
 pub mod chunks;
@@ -20,6 +20,7 @@ pub mod orphans;
 pub mod permission;
 pub mod read;
 pub mod reap;
+pub mod repair;
 pub mod txn;
 pub mod xattrs;
 
