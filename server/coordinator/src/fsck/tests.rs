@@ -215,11 +215,12 @@ impl Rig {
             mtime: Timestamp::default(),
             clear_setid: false,
         };
-        self.apply(Operation::CommitWrite(commit)).await.unwrap();
+        // As an upload does: durable before it is committed.
         for node in on {
             let mut chunks = self.nodes.chunks.lock();
             chunks.entry(address(*node)).or_default().insert(chunk, [9; 32]);
         }
+        self.apply(Operation::CommitWrite(commit)).await.unwrap();
         chunk
     }
 
