@@ -16,7 +16,7 @@ use dfs_common::op::{CommitWrite, MutationBatch, NumberedOp, OpReply, OpResult, 
 use dfs_common::piece::Piece;
 use dfs_common::service::{ChunkService, ChunkWritten, WriteChunk};
 use dfs_common::session::{Caller, Identity, OpenSession, SessionSecret};
-use dfs_common::{ChunkId, DiskIncarnation, Name, NodeId, OpNumber, SessionEpoch, Timestamp};
+use dfs_common::{ChunkId, DiskIncarnation, Name, NodeId, OpNumber, SessionEpoch, SetAttr, Timestamp};
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -411,12 +411,22 @@ async fn check_during_changes_raises_no_false_alarm_and_one_runs_at_a_time() {
                 let chunk = rig.file_on(directory, "chunk", &[1, 2, 3]).await;
                 rig.create(directory, "other").await;
                 for name in [name("chunk"), name("other")] {
-                    let unlink = Operation::Unlink {
-                        parent: directory,
-                        name,
-                    };
                     if number % 2 == 0 {
-                        rig.apply(unlink).await.unwrap();
+                        // The session has it open: its content would stay.
+                        let ino = dentry::find(&*rig.core.store, directory, &name)
+                            .unwrap()
+                            .unwrap()
+                            .ino;
+                        let set = SetAttr {
+                            size: Some(0),
+                            ..SetAttr::default()
+                        };
+                        let by_handle = false;
+                        rig.apply(Operation::Setattr { ino, set, by_handle })
+                            .await
+                            .unwrap();
+                        let parent = directory;
+                        rig.apply(Operation::Unlink { parent, name }).await.unwrap();
                     }
                 }
                 // As the collector does, some time later.
