@@ -30,6 +30,8 @@ struct Nodes {
     chunks: Mutex<BTreeMap<String, BTreeMap<ChunkId, [u8; 32]>>>,
     failing: Mutex<BTreeSet<String>>,
     asked: AtomicU64,
+    /// Done when a datanode is asked for the first time.
+    first: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 struct Connector(Arc<Nodes>);
@@ -63,6 +65,9 @@ impl ChunkService for Node {
     }
     async fn stat_chunk(&self, capability: ChunkCapability) -> FsResult<ChunkDescription> {
         self.nodes.asked.fetch_add(1, Ordering::Relaxed);
+        if let Some(first) = self.nodes.first.lock().take() {
+            first();
+        }
         if self.nodes.failing.lock().contains(&self.address) {
             return Err(ErrorKind::TimedOut.into());
         }
@@ -316,6 +321,21 @@ async fn lost_degraded_and_unknown_chunks_are_told_apart_and_lost_files_named() 
         (0, 4, 3)
     );
     assert_eq!(rig.nodes.asked.load(Ordering::Relaxed), before);
+    rig.core.applier.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chunk_that_was_freed_since_the_snapshot_is_not_lost() {
+    let rig = Rig::start().await;
+    let chunk = rig.file_on(Ino::ROOT, "f", &[]).await;
+    let store = rig.core.store.clone();
+    *rig.nodes.first.lock() = Some(Box::new(move || {
+        let changes = vec![(keys::chunk(chunk), None)];
+        store.commit(WriteBatch { changes }).unwrap();
+    }));
+    let summary = rig.fsck(Options::default()).await.1.unwrap();
+    let presence = summary.presence.unwrap();
+    assert_eq!((presence.lost, presence.unknown, summary.lost_files), (0, 0, 0));
     rig.core.applier.stop().await;
 }
 
