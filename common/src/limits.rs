@@ -145,3 +145,5 @@ pub const FSCK_REPAIRS_AT_ONCE: usize = 256;
 pub const FSCK_LOST_CHUNKS_MAX: usize = 65_536;
 /// Files with lost content that a check names.
 pub const FSCK_LOST_FILES_MAX: usize = 10_000;
+/// After a restore no chunk is deleted for at least this long from each start of the coordinator until the hold is over.
+pub const RESTORE_HOLD_MIN: Duration = Duration::from_secs(60);

@@ -7,6 +7,7 @@ use dfs_common::{ErrorKind, FsError, FsResult};
 use dfs_coordinator::{CoordinatorConfig, LocalSockets, StoreKind};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Servers of a DFS cluster.
 #[derive(Debug, Parser)]
@@ -33,6 +34,59 @@ pub enum Role {
     Datanode(DatanodeArgs),
     /// A coordinator and three datanodes in one process, for one machine
     Standalone(StandaloneArgs),
+    /// Work on the metadata of a stopped coordinator, and on backups of it
+    #[command(subcommand)]
+    Metadata(MetadataCommand),
+}
+
+/// Commands on the metadata of a stopped coordinator.
+#[derive(Debug, Subcommand)]
+pub enum MetadataCommand {
+    /// Write a backup of a stopped coordinator (of a running one: `dfs admin metadata backup`)
+    Backup(OfflineArgs),
+    /// Compare every checksum of a backup
+    Verify(VerifyArgs),
+    /// Make the data directory of a coordinator from a backup: the same cluster as it was then, in a new incarnation
+    #[command(after_help = RESTORE_HELP)]
+    Restore(RestoreArgs),
+}
+
+const RESTORE_HELP: &str = "\
+Start the coordinator on DIR afterwards. Sessions from before are gone: mounts open new ones; files that they have open answer ESTALE or EIO. Chunks that \
+datanodes have and the backup does not know are kept. No chunk is deleted before every datanode has told what it has (`dfs admin metadata status`). \
+Files of the backup whose chunks were deleted since are named by `dfs admin fsck`.";
+
+/// A backup and a data directory.
+#[derive(Debug, ClapArgs)]
+pub struct OfflineArgs {
+    /// The backup
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Data directory of the stopped coordinator
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+}
+
+/// Arguments of `metadata verify`.
+#[derive(Debug, ClapArgs)]
+pub struct VerifyArgs {
+    /// The backup
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// Arguments of `metadata restore`.
+#[derive(Debug, ClapArgs)]
+pub struct RestoreArgs {
+    /// The backup
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Data directory to make: new or empty
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Metadata store of the new directory
+    #[arg(long, value_enum, default_value_t)]
+    pub store: Store,
 }
 
 /// Settings of `coordinator`.
@@ -62,6 +116,9 @@ pub struct CoordinatorArgs {
     /// Cache of the metadata store: bytes, or with K, M or G [default: 32M]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub cache_size: Option<u64>,
+    /// How long chunks of removed and overwritten content are kept. The files of a backup read back whole if it is not older than this
+    #[arg(long, value_name = "SECS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=315_360_000))]
+    pub keep_freed: u64,
 }
 
 /// Settings of `datanode`.
@@ -132,6 +189,7 @@ impl CoordinatorArgs {
             .unwrap_or(self.replication.saturating_sub(1).max(1));
         config.chunk_bytes = self.chunk_size.unwrap_or(config.chunk_bytes);
         config.cache_bytes = self.cache_size.unwrap_or(config.cache_bytes);
+        config.freed_chunk_delay = Duration::from_secs(self.keep_freed);
         config
     }
 }

@@ -7,6 +7,7 @@ use dfs_proto::convert::node_info_from_wire;
 use dfs_proto::grpc::{channel_lazy, within};
 use dfs_proto::v1;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use std::time::Duration;
 use tonic::Response;
 use tonic::transport::Channel;
@@ -103,6 +104,38 @@ pub struct FsckSummary {
     pub lost_files: u64,
 }
 
+/// A file that a coordinator makes of its metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExportFormat {
+    /// A backup, for a restore.
+    Backup,
+}
+
+/// What there is to say of a coordinator's metadata.
+#[derive(Serialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct MetadataState {
+    /// Layout of keys and values.
+    pub schema_version: u32,
+    /// `fjall`, `sled` or `memory`.
+    pub store: String,
+    /// Starts of the coordinator.
+    pub epoch: u64,
+    /// Restores from a backup.
+    pub incarnation: u64,
+    /// When it was restored, seconds since 1970; 0: never.
+    pub restored_unix_secs: i64,
+    /// Moment of the backup that it was restored from, seconds since 1970; 0: none.
+    pub backup_created_unix_secs: i64,
+    /// No chunk is deleted.
+    pub holding: bool,
+    /// Datanodes that have not told all that they have.
+    pub nodes_waited_for: Vec<u32>,
+    /// Reports of chunks that the metadata does not know.
+    pub unknown_chunks: u64,
+    /// Chunks that wait to be deleted.
+    pub freed_chunks: u64,
+}
+
 /// Connection to a coordinator's admin service; clones share it.
 #[derive(Clone)]
 pub struct AdminClient {
@@ -162,6 +195,83 @@ impl AdminClient {
             delay_ms: durability.delay_ms(),
         };
         within(self.deadline, service.set_durability(request)).await?;
+        Ok(())
+    }
+
+    /// A file with all metadata of one moment, given to `take` in pieces; answers its length when it came whole.
+    ///
+    /// # Errors
+    /// `Unavailable`, `TimedOut`, `Corrupt` (it did not arrive as it was sent), those of the coordinator's store and of `take`.
+    pub async fn export(
+        &self,
+        format: ExportFormat,
+        mut take: impl FnMut(&[u8]) -> FsResult<()>,
+    ) -> FsResult<u64> {
+        use v1::export_metadata_reply::Part;
+        let format = match format {
+            ExportFormat::Backup => 1,
+        };
+        let mut service = self.service.clone();
+        let request = v1::ExportMetadataRequest { format };
+        let mut stream = within(self.deadline, service.export_metadata(request)).await?;
+        let (mut hash, mut bytes) = (Sha256::new(), 0);
+        loop {
+            let next = within(self.deadline, async { stream.message().await.map(Response::new) });
+            match next.await?.map(|reply| reply.part) {
+                None => {
+                    return Err(FsError::new(
+                        ErrorKind::Unavailable,
+                        "the coordinator stopped before the end of the file",
+                    ));
+                }
+                Some(None) => {}
+                Some(Some(Part::Data(data))) => {
+                    hash.update(&data);
+                    bytes += data.len() as u64;
+                    take(&data)?;
+                }
+                Some(Some(Part::End(end))) => {
+                    let sha256: [u8; 32] = hash.finalize().into();
+                    if end.bytes != bytes || end.sha256[..] != sha256 {
+                        return Err(FsError::new(
+                            ErrorKind::Corrupt,
+                            "the file did not arrive as the coordinator sent it: try again",
+                        ));
+                    }
+                    return Ok(bytes);
+                }
+            }
+        }
+    }
+
+    /// What there is to say of the metadata.
+    ///
+    /// # Errors
+    /// `Unavailable`, `TimedOut`.
+    pub async fn metadata_state(&self) -> FsResult<MetadataState> {
+        let mut service = self.service.clone();
+        let reply = within(self.deadline, service.metadata_state(v1::MetadataStateRequest {})).await?;
+        Ok(MetadataState {
+            schema_version: reply.schema_version,
+            store: reply.store,
+            epoch: reply.epoch,
+            incarnation: reply.incarnation,
+            restored_unix_secs: reply.restored.map_or(0, |time| time.secs),
+            backup_created_unix_secs: reply.backup_created.map_or(0, |time| time.secs),
+            holding: reply.holding,
+            nodes_waited_for: reply.nodes_waited_for,
+            unknown_chunks: reply.unknown_chunks,
+            freed_chunks: reply.freed_chunks,
+        })
+    }
+
+    /// After a restore: lets the coordinator delete chunks again, whatever datanodes have not told yet.
+    ///
+    /// # Errors
+    /// `Unavailable`, `TimedOut`, `Io`.
+    pub async fn release_hold(&self) -> FsResult<()> {
+        let mut service = self.service.clone();
+        within(self.deadline, service.release_hold(v1::ReleaseHoldRequest {})).await?;
         Ok(())
     }
 

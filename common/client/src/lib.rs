@@ -27,7 +27,7 @@ pub mod types;
 mod waiting;
 mod writer;
 
-pub use admin::{AdminClient, ClusterStatus, FsckEvent, FsckSummary};
+pub use admin::{AdminClient, ClusterStatus, ExportFormat, FsckEvent, FsckSummary, MetadataState};
 pub use client::Client;
 pub use config::{ClientConfig, LocalSockets};
 pub use paths::{FileReader, FileWriter, PathApi};

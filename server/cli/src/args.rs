@@ -94,6 +94,35 @@ pub enum AdminCommand {
     /// Check the whole file system while it is used: names, counts, maps, and whether datanodes have the chunks
     #[command(after_help = FSCK_HELP)]
     Fsck(FsckArgs),
+    /// Back the metadata up, and see how a restore goes on
+    #[command(subcommand)]
+    Metadata(MetadataCommand),
+}
+
+/// Commands on the metadata of a running cluster.
+#[derive(Debug, Subcommand)]
+pub enum MetadataCommand {
+    /// Write all metadata of this moment to a file, while the cluster is used
+    #[command(after_help = BACKUP_HELP)]
+    Backup(BackupArgs),
+    /// Show the schema version, and after a restore whether chunks may be deleted again
+    Status,
+    /// After a restore: let chunks be deleted again, without waiting for datanodes that will not come back
+    ReleaseHold,
+}
+
+const BACKUP_HELP: &str = "\
+The file is there under its name only when it is whole, and replaces one of that name. It has secrets of the cluster, so only its owner may read it.
+`dfs-server metadata verify FILE` compares its checksums; `dfs-server metadata restore FILE --data DIR` makes a coordinator's
+directory of it. Content of files is not in it (but for small ones): chunks that are deleted after the backup are gone. Let the coordinator keep
+them longer than backups are apart: `dfs-server coordinator --keep-freed SECS`.";
+
+/// Arguments of `admin metadata backup`.
+#[derive(Debug, ClapArgs)]
+pub struct BackupArgs {
+    /// Local file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
 }
 
 const FSCK_HELP: &str = "\

@@ -1,11 +1,14 @@
 //! The admin service: what an administrator sees of the cluster, and has it do.
 
+use crate::backup::stream::PieceWriter;
+use crate::backup::{self, Source};
 use crate::fsck::{self, Event, Summary};
-use crate::namespace::read;
+use crate::namespace::{self, read};
 use crate::service::{CoordinatorService, total};
+use crate::store::snapshot::Stoppable;
 use dfs_common::cluster::NodeHealth;
 use dfs_common::service::ChunkConnector;
-use dfs_common::{Durability, FsResult};
+use dfs_common::{Durability, ErrorKind, FsError, FsResult};
 use dfs_proto::v1::fsck_reply::Part as FsckPart;
 use dfs_proto::{convert, status, v1};
 use std::sync::Arc;
@@ -29,6 +32,12 @@ const STREAM_QUEUE: usize = 64;
 /// While nothing happens the client is told this often that it goes on.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
+/// Pieces of an export that wait for a slow client.
+const EXPORT_QUEUE: usize = 4;
+/// Format of an export: a backup.
+const FORMAT_BACKUP: u32 = 1;
+
+type ExportStream = ReceiverStream<Result<v1::ExportMetadataReply, Status>>;
 type FsckStream = ReceiverStream<Result<v1::FsckReply, Status>>;
 
 impl AdminService {
@@ -63,6 +72,67 @@ impl AdminService {
         );
         tokio::spawn(tell(check, told, replies));
         Ok(ReceiverStream::new(stream))
+    }
+
+    /// Starts to send a file with all metadata.
+    async fn export(&self, request: v1::ExportMetadataRequest) -> FsResult<ExportStream> {
+        if request.format != FORMAT_BACKUP {
+            return Err(FsError::new(
+                ErrorKind::NotSupported,
+                format!("the coordinator does not know export format {}", request.format),
+            ));
+        }
+        let core = self.coordinator.core()?;
+        // What was acknowledged before is in it, and will still be there if the coordinator's machine loses power.
+        core.applier.barrier().await?;
+        let snapshot = Stoppable::new(core.store.snapshot()?, self.stop.child_token());
+        let source = Source {
+            cluster: core.cluster_id,
+            capability_key: core.capability_key,
+            epoch: core.progress.point().last.epoch,
+            created: core.clock.now(),
+        };
+        drop(core);
+        let (sender, receiver) = mpsc::channel(EXPORT_QUEUE);
+        tokio::task::spawn_blocking(move || {
+            let mut writer = PieceWriter::new(sender);
+            let written = backup::write(&snapshot, &source, &mut writer);
+            match &written {
+                Ok(records) => tracing::info!(records, "metadata was backed up"),
+                Err(error) => tracing::warn!(%error, "the metadata could not be backed up"),
+            }
+            writer.end(written.map(drop));
+        });
+        Ok(ReceiverStream::new(receiver))
+    }
+
+    fn state(&self) -> FsResult<v1::MetadataStateReply> {
+        let core = self.coordinator.core()?;
+        let holding = core.hold.is_holding();
+        let restored = core.hold.restored().cloned().unwrap_or_default();
+        let waited_for = match holding {
+            true => core.hold.waited_for(&core.cluster),
+            false => Vec::new(),
+        };
+        Ok(v1::MetadataStateReply {
+            schema_version: namespace::SCHEMA_VERSION,
+            store: core.store.kind().to_string(),
+            epoch: core.progress.point().last.epoch,
+            incarnation: restored.incarnation,
+            restored: restored.restored,
+            backup_created: restored.created,
+            holding,
+            nodes_waited_for: waited_for.into_iter().map(|node| node.0).collect(),
+            unknown_chunks: core.hold.unknown_chunks(),
+            freed_chunks: read::statfs_counters(&*core.store)?.freed_chunks,
+        })
+    }
+
+    async fn end_hold(&self) -> FsResult<v1::Empty> {
+        let core = self.coordinator.core()?;
+        core.hold.release(&core.applier).await?;
+        tracing::warn!("the hold after a restore was ended by an administrator");
+        Ok(v1::Empty {})
     }
 
     fn report(&self) -> FsResult<v1::StatusReply> {
@@ -183,6 +253,36 @@ fn summary_to_wire(summary: Summary) -> v1::FsckSummary {
 #[tonic::async_trait]
 impl v1::admin_server::Admin for AdminService {
     type FsckStream = FsckStream;
+    type ExportMetadataStream = ExportStream;
+
+    async fn export_metadata(
+        &self,
+        request: Request<v1::ExportMetadataRequest>,
+    ) -> Result<Response<ExportStream>, Status> {
+        let stream = self.export(request.into_inner()).await;
+        stream
+            .map(Response::new)
+            .map_err(|error| status::to_status(&error))
+    }
+
+    async fn metadata_state(
+        &self,
+        _request: Request<v1::MetadataStateRequest>,
+    ) -> Result<Response<v1::MetadataStateReply>, Status> {
+        self.state()
+            .map(Response::new)
+            .map_err(|error| status::to_status(&error))
+    }
+
+    async fn release_hold(
+        &self,
+        _request: Request<v1::ReleaseHoldRequest>,
+    ) -> Result<Response<v1::Empty>, Status> {
+        self.end_hold()
+            .await
+            .map(Response::new)
+            .map_err(|error| status::to_status(&error))
+    }
 
     async fn fsck(&self, request: Request<v1::FsckRequest>) -> Result<Response<FsckStream>, Status> {
         self.check(request.into_inner())

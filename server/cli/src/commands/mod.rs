@@ -5,6 +5,7 @@ mod download;
 mod durability;
 mod fsck;
 mod ls;
+mod metadata;
 mod mkdir;
 mod nodes;
 mod rm;
@@ -34,6 +35,9 @@ pub async fn run(command: Command, context: &Context) -> FsResult<()> {
             context.stoppable(durability::run(context, args)).await
         }
         Command::Admin(AdminCommand::Fsck(args)) => context.stoppable(fsck::run(context, args)).await,
+        Command::Admin(AdminCommand::Metadata(command)) => {
+            context.stoppable(metadata::run(context, command)).await
+        }
         Command::Admin(AdminCommand::Nodes) => context.stoppable(nodes::run(context)).await,
     }
 }

@@ -6,6 +6,7 @@ use super::{ApplierParts, Command, Reaped, Reply, nodes};
 use crate::namespace::repair::{self, Repair};
 use crate::namespace::txn::Txn;
 use crate::namespace::{self, ApplyContext, OpenFiles, chunks, orphans, reap};
+use crate::stored;
 use bytes::Bytes;
 use dfs_common::limits::{BATCH_OPS_MAX, CAPABILITY_VALIDITY};
 use dfs_common::op::{MutationBatch, NumberedOp, OpReply, OpResult, Operation};
@@ -176,6 +177,16 @@ impl Group {
             Command::Repair { repairs, reply } => {
                 let done = repairs.iter().map(|repair| self.repair(txn, repair)).collect();
                 answer(reply, Ok(done))
+            }
+            Command::EndHold { reply } => {
+                let result = self.whole(txn, |_, txn| {
+                    if let Some(mut restore) = stored::restore(txn)? {
+                        restore.holding = false;
+                        stored::put_restore(txn, &restore);
+                    }
+                    Ok(())
+                });
+                answer(reply, result)
             }
             Command::SetDurability { durability, reply } => {
                 self.parts.persistence.set(txn, durability);

@@ -151,6 +151,10 @@ enum Command {
         repairs: Vec<Repair>,
         reply: Reply<Vec<bool>>,
     },
+    /// The hold after a restore is over.
+    EndHold {
+        reply: Reply<()>,
+    },
     SetDurability {
         durability: Durability,
         reply: Reply<()>,
@@ -290,6 +294,11 @@ impl Applier {
     /// [`dfs_common::limits::BATCH_OPS_MAX`] at once.
     pub async fn repair(&self, repairs: Vec<Repair>) -> FsResult<Vec<bool>> {
         self.call(|reply| Command::Repair { repairs, reply }).await
+    }
+
+    /// Writes down that chunks may be deleted again after a restore; durable on return. No effect without a restore.
+    pub async fn end_hold(&self) -> FsResult<()> {
+        self.call(|reply| Command::EndHold { reply }).await
     }
 
     /// Chooses when commits become durable; durable itself, and so is everything before it.

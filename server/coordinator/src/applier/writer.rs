@@ -27,6 +27,7 @@ fn is_urgent(command: &Command) -> bool {
         | Command::RegisterNode { .. }
         | Command::CreateGroups { .. }
         | Command::Repair { .. }
+        | Command::EndHold { .. }
         | Command::SetDurability { .. }
         | Command::Barrier { .. }
         | Command::Stop => true,

@@ -7,7 +7,6 @@
 
 mod paths;
 mod presence;
-mod snapshot;
 
 pub use presence::Presence;
 
@@ -15,10 +14,10 @@ use crate::core::Core;
 use crate::namespace::check::{self, Report};
 use crate::namespace::repair::Repair;
 use crate::store::MetaRead;
+use crate::store::snapshot::Stoppable;
 use dfs_common::limits::FSCK_REPAIRS_AT_ONCE;
 use dfs_common::service::ChunkConnector;
 use dfs_common::{ErrorKind, FsError, FsResult, Ino};
-use snapshot::Stoppable;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;

@@ -774,4 +774,4 @@ impl Check<'_> {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -25,7 +25,7 @@ pub mod txn;
 pub mod xattrs;
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 #[cfg(test)]
 mod random_tests;
 

@@ -8,6 +8,7 @@ pub mod fence;
 pub mod fjall;
 pub mod memory;
 pub mod sled;
+pub mod snapshot;
 
 #[doc(hidden)]
 pub mod conformance;

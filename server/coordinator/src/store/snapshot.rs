@@ -1,6 +1,6 @@
 //! A snapshot whose reading can be stopped from elsewhere: a check of millions of records has no other place to notice.
 
-use crate::store::MetaRead;
+use super::MetaRead;
 use bytes::Bytes;
 use dfs_common::{ErrorKind, FsError, FsResult};
 use tokio_util::sync::CancellationToken;
