@@ -49,6 +49,18 @@ pub enum MetadataCommand {
     /// Make the data directory of a coordinator from a backup: the same cluster as it was then, in a new incarnation
     #[command(after_help = RESTORE_HELP)]
     Restore(RestoreArgs),
+    /// Give back the room of deleted and replaced records (of a running one: `dfs admin metadata compact`)
+    Compact(DirectoryArgs),
+    /// Bring the metadata of an earlier release to this one's schema; says so if there is nothing to do. Back the directory up first
+    Migrate(DirectoryArgs),
+}
+
+/// A data directory.
+#[derive(Debug, ClapArgs)]
+pub struct DirectoryArgs {
+    /// Data directory of the stopped coordinator
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
 }
 
 const RESTORE_HELP: &str = "\

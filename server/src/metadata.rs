@@ -32,6 +32,25 @@ pub fn run(command: &MetadataCommand) -> FsResult<()> {
                 describe(&verified)
             ));
         }
+        MetadataCommand::Compact(args) => {
+            let (before, after) = backup::compact_stopped(&args.data)?;
+            say(&format!("{before} bytes before, {after} bytes now"));
+        }
+        MetadataCommand::Migrate(args) => {
+            let migrated = backup::migrate_stopped(&args.data)?;
+            say(&match migrated.steps.as_slice() {
+                [] => format!(
+                    "schema version {} is this release's: nothing to migrate",
+                    migrated.to
+                ),
+                steps => format!(
+                    "schema version {} is now {}: {}",
+                    migrated.from,
+                    migrated.to,
+                    steps.join(", ")
+                ),
+            });
+        }
         MetadataCommand::Restore(args) => {
             let restored = restore::restore(&args.file, &args.data, args.store.into(), now)?;
             say(&format!(

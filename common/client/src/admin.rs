@@ -244,6 +244,30 @@ impl AdminClient {
         }
     }
 
+    /// Has the coordinator give back the room of deleted and replaced records; answers the bytes on its disk before and after. However
+    /// long it takes: the deadline is for signs of life.
+    ///
+    /// # Errors
+    /// `NotSupported` (the store does that by itself), `Unavailable`, `TimedOut`, `Io`.
+    pub async fn compact_metadata(&self) -> FsResult<(u64, u64)> {
+        let mut service = self.service.clone();
+        let request = v1::CompactMetadataRequest {};
+        let mut stream = within(self.deadline, service.compact_metadata(request)).await?;
+        loop {
+            let next = within(self.deadline, async { stream.message().await.map(Response::new) });
+            match next.await? {
+                Some(reply) if reply.done => return Ok((reply.bytes_before, reply.bytes_after)),
+                Some(_) => {}
+                None => {
+                    return Err(FsError::new(
+                        ErrorKind::Unavailable,
+                        "the coordinator stopped before the store was compacted",
+                    ));
+                }
+            }
+        }
+    }
+
     /// What there is to say of the metadata.
     ///
     /// # Errors

@@ -105,6 +105,8 @@ pub enum MetadataCommand {
     /// Write all metadata of this moment to a file, while the cluster is used
     #[command(after_help = BACKUP_HELP)]
     Backup(BackupArgs),
+    /// Give back the room of deleted and replaced records on the coordinator's disk, while the cluster is used
+    Compact,
     /// Show the schema version, and after a restore whether chunks may be deleted again
     Status,
     /// After a restore: let chunks be deleted again, without waiting for datanodes that will not come back

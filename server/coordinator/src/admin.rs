@@ -38,6 +38,7 @@ const EXPORT_QUEUE: usize = 4;
 const FORMAT_BACKUP: u32 = 1;
 
 type ExportStream = ReceiverStream<Result<v1::ExportMetadataReply, Status>>;
+type CompactStream = ReceiverStream<Result<v1::CompactMetadataReply, Status>>;
 type FsckStream = ReceiverStream<Result<v1::FsckReply, Status>>;
 
 impl AdminService {
@@ -102,6 +103,39 @@ impl AdminService {
                 Err(error) => tracing::warn!(%error, "the metadata could not be backed up"),
             }
             writer.end(written.map(drop));
+        });
+        Ok(ReceiverStream::new(receiver))
+    }
+
+    /// Starts to compact the store; it ends by itself, whoever waits.
+    fn compact(&self) -> FsResult<CompactStream> {
+        let core = self.coordinator.core()?;
+        let store = core.store.clone();
+        drop(core);
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::spawn(async move {
+            let mut compacting = tokio::task::spawn_blocking(move || store.compact());
+            let outcome = loop {
+                tokio::select! {
+                    ended = &mut compacting => break ended,
+                    () = tokio::time::sleep(SIGN_OF_LIFE) => {
+                        // Its error means that nobody waits any more.
+                        let _ = sender.send(Ok(v1::CompactMetadataReply::default())).await;
+                    }
+                }
+            };
+            let outcome = outcome.unwrap_or_else(|error| Err(FsError::new(ErrorKind::Io, error.to_string())));
+            let reply = outcome.map(|(bytes_before, bytes_after)| {
+                tracing::info!(bytes_before, bytes_after, "metadata was compacted");
+                v1::CompactMetadataReply {
+                    done: true,
+                    bytes_before,
+                    bytes_after,
+                }
+            });
+            let _ = sender
+                .send(reply.map_err(|error| status::to_status(&error)))
+                .await;
         });
         Ok(ReceiverStream::new(receiver))
     }
@@ -254,6 +288,16 @@ fn summary_to_wire(summary: Summary) -> v1::FsckSummary {
 impl v1::admin_server::Admin for AdminService {
     type FsckStream = FsckStream;
     type ExportMetadataStream = ExportStream;
+    type CompactMetadataStream = CompactStream;
+
+    async fn compact_metadata(
+        &self,
+        _request: Request<v1::CompactMetadataRequest>,
+    ) -> Result<Response<CompactStream>, Status> {
+        self.compact()
+            .map(Response::new)
+            .map_err(|error| status::to_status(&error))
+    }
 
     async fn export_metadata(
         &self,

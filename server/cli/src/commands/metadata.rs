@@ -18,6 +18,7 @@ use std::io::Write;
 pub async fn run(context: &Context, command: MetadataCommand) -> FsResult<()> {
     match command {
         MetadataCommand::Backup(args) => backup(context, args).await,
+        MetadataCommand::Compact => compact(context).await,
         MetadataCommand::Status => status(context).await,
         MetadataCommand::ReleaseHold => {
             let released = context.admin()?.release_hold().await;
@@ -40,6 +41,15 @@ async fn backup(context: &Context, args: BackupArgs) -> FsResult<()> {
     context.output.result(
         || format!("{name}: {}", bytes_text(bytes)),
         || json!({ "file": args.file.to_string_lossy(), "bytes": bytes }),
+    )
+}
+
+async fn compact(context: &Context) -> FsResult<()> {
+    let compacted = context.admin()?.compact_metadata().await;
+    let (before, after) = compacted.map_err(|error| context.unreachable(error))?;
+    context.output.result(
+        || format!("{} before, {} now", bytes_text(before), bytes_text(after)),
+        || json!({ "bytes_before": before, "bytes_after": after }),
     )
 }
 

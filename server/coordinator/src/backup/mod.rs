@@ -10,7 +10,9 @@ pub mod stream;
 
 use crate::identity::DataDir;
 use crate::namespace;
+use crate::namespace::migrate::{self, Migrated};
 use crate::store::MetaRead;
+use crate::store::fence::FencedStore;
 use crate::stored;
 use bytes::Bytes;
 use dfs_common::capability::CapabilityKey;
@@ -77,6 +79,25 @@ pub fn write_stopped(data_dir: &Path, now: Timestamp, to: &mut dyn Write) -> FsR
         created: now,
     };
     write(&*data.store, &source, to)
+}
+
+/// Gives back the room of deleted and replaced records of a stopped coordinator; answers the bytes on the disk before and after.
+///
+/// # Errors
+/// `NotSupported` (the store does that by itself), and those of [`DataDir::open`].
+pub fn compact_stopped(data_dir: &Path) -> FsResult<(u64, u64)> {
+    DataDir::open_existing(data_dir)?.store.compact()
+}
+
+/// Brings the metadata of a stopped coordinator to this program's schema. Raises the epoch first, so whoever had the directory open
+/// before writes no more.
+///
+/// # Errors
+/// Those of [`migrate::migrate`] and [`DataDir::open`].
+pub fn migrate_stopped(data_dir: &Path) -> FsResult<Migrated> {
+    let data = DataDir::open_existing(data_dir)?;
+    let fenced = FencedStore::new(data.store.clone(), data.take()?);
+    migrate::migrate(&fenced)
 }
 
 /// What a backup says of itself, and what was counted in it.

@@ -126,6 +126,10 @@ impl MetaStore for FencedStore {
         self.fence.check()?;
         self.inner.persist()
     }
+    fn compact(&self) -> FsResult<(u64, u64)> {
+        self.fence.check()?;
+        self.inner.compact()
+    }
     fn snapshot(&self) -> FsResult<Box<dyn MetaRead>> {
         self.inner.snapshot()
     }
