@@ -6,6 +6,7 @@
 pub mod convert;
 pub mod framed;
 pub mod grpc;
+pub mod json;
 pub mod metadata;
 pub mod socket;
 pub mod status;

@@ -17,7 +17,7 @@ use std::time::Duration;
     after_help = "When ready, a server prints one line, `listening on HOST:PORT`, on standard output. Logs go to standard \
 error; DFS_LOG sets their level (info by default, dfs_coordinator=debug, ...). SIGTERM and SIGINT stop a server in good \
 order; a second one stops it at once, which loses nothing that was acknowledged.\n\n\
-Exit codes: 0 stopped in good order, 1 failed, 2 wrong usage."
+Exit codes: 0 stopped in good order (`metadata`: done), 1 failed, 2 wrong usage."
 )]
 pub struct Args {
     /// What to be.
@@ -49,6 +49,11 @@ pub enum MetadataCommand {
     /// Make the data directory of a coordinator from a backup: the same cluster as it was then, in a new incarnation
     #[command(after_help = RESTORE_HELP)]
     Restore(RestoreArgs),
+    /// Write all metadata of a stopped coordinator as lines of JSON (of a running one: `dfs admin metadata dump`)
+    Dump(DumpArgs),
+    /// Make the data directory of a coordinator from a dump, exactly
+    #[command(after_help = LOAD_HELP)]
+    Load(RestoreArgs),
     /// Give back the room of deleted and replaced records (of a running one: `dfs admin metadata compact`)
     Compact(DirectoryArgs),
     /// Bring the metadata of an earlier release to this one's schema; says so if there is nothing to do. Back the directory up first
@@ -67,6 +72,21 @@ const RESTORE_HELP: &str = "\
 Start the coordinator on DIR afterwards. Sessions from before are gone: mounts open new ones; files that they have open answer ESTALE or EIO. Chunks that \
 datanodes have and the backup does not know are kept. No chunk is deleted before every datanode has told what it has (`dfs admin metadata status`). \
 Files of the backup whose chunks were deleted since are named by `dfs admin fsck`.";
+
+const LOAD_HELP: &str = "\
+Sessions and numbers are those of the dump: for another store, or after an edit of lines, of a coordinator that was stopped and not started since. To go back to \
+an earlier moment of a cluster that went on, make a backup of the directory (`dfs-server metadata backup`) and restore that.";
+
+/// Arguments of `metadata dump`.
+#[derive(Debug, ClapArgs)]
+pub struct DumpArgs {
+    /// The dump; standard output without it
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Data directory of the stopped coordinator
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+}
 
 /// A backup and a data directory.
 #[derive(Debug, ClapArgs)]
@@ -87,10 +107,10 @@ pub struct VerifyArgs {
     pub file: PathBuf,
 }
 
-/// Arguments of `metadata restore`.
+/// Arguments of `metadata restore` and `metadata load`.
 #[derive(Debug, ClapArgs)]
 pub struct RestoreArgs {
-    /// The backup
+    /// The backup, or the dump
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// Data directory to make: new or empty

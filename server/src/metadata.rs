@@ -1,4 +1,4 @@
-//! Work on the metadata of a stopped coordinator: backup, verification, restore.
+//! Work on the metadata of a stopped coordinator: backups, dumps, compaction, migration.
 //!
 //! Invariant: one line on standard output says what was done, and only after it is durable.
 
@@ -6,7 +6,7 @@ use crate::args::MetadataCommand;
 use dfs_common::clock::{Clock, SystemClock};
 use dfs_common::durable::NewFile;
 use dfs_common::{FsError, FsResult};
-use dfs_coordinator::backup::{self, Verified, restore};
+use dfs_coordinator::backup::{self, Verified, dump, restore};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
@@ -30,6 +30,26 @@ pub fn run(command: &MetadataCommand) -> FsResult<()> {
                 "{} is whole: {}",
                 args.file.display(),
                 describe(&verified)
+            ));
+        }
+        MetadataCommand::Dump(args) => match &args.file {
+            Some(file) => {
+                let records = write(file, |to| dump::write_stopped(&args.data, to))?;
+                say(&format!("{}: {records} records", file.display()));
+            }
+            None => {
+                let mut out = BufWriter::with_capacity(BUFFER_BYTES, std::io::stdout().lock());
+                dump::write_stopped(&args.data, &mut out)?;
+            }
+        },
+        MetadataCommand::Load(args) => {
+            let loaded = dump::load(&args.file, &args.data, args.store.into())?;
+            say(&format!(
+                "{} is loaded: cluster {}, {} records; problems that a check found: {}",
+                args.data.display(),
+                loaded.cluster,
+                loaded.records,
+                loaded.problems
             ));
         }
         MetadataCommand::Compact(args) => {

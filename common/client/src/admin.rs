@@ -109,6 +109,8 @@ pub struct FsckSummary {
 pub enum ExportFormat {
     /// A backup, for a restore.
     Backup,
+    /// A dump: lines of JSON.
+    Dump,
 }
 
 /// What there is to say of a coordinator's metadata.
@@ -210,6 +212,7 @@ impl AdminClient {
         use v1::export_metadata_reply::Part;
         let format = match format {
             ExportFormat::Backup => 1,
+            ExportFormat::Dump => 2,
         };
         let mut service = self.service.clone();
         let request = v1::ExportMetadataRequest { format };

@@ -105,6 +105,9 @@ pub enum MetadataCommand {
     /// Write all metadata of this moment to a file, while the cluster is used
     #[command(after_help = BACKUP_HELP)]
     Backup(BackupArgs),
+    /// Write all metadata of this moment as lines of JSON, one per record
+    #[command(after_help = DUMP_HELP)]
+    Dump(DumpArgs),
     /// Give back the room of deleted and replaced records on the coordinator's disk, while the cluster is used
     Compact,
     /// Show the schema version, and after a restore whether chunks may be deleted again
@@ -118,6 +121,18 @@ The file is there under its name only when it is whole, and replaces one of that
 `dfs-server metadata verify FILE` compares its checksums; `dfs-server metadata restore FILE --data DIR` makes a coordinator's
 directory of it. Content of files is not in it (but for small ones): chunks that are deleted after the backup are gone. Let the coordinator keep
 them longer than backups are apart: `dfs-server coordinator --keep-freed SECS`.";
+
+const DUMP_HELP: &str = "\
+The first line says whose metadata it is, the last one how many records there are. Names and values that are not UTF-8 are {\"hex\": \"...\"}; a record that has no
+readable form has value_hex. It has secrets of the cluster. `dfs-server metadata load FILE --data DIR` makes a data directory of a dump.";
+
+/// Arguments of `admin metadata dump`.
+#[derive(Debug, ClapArgs)]
+pub struct DumpArgs {
+    /// Local file; standard output without it
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
 
 /// Arguments of `admin metadata backup`.
 #[derive(Debug, ClapArgs)]

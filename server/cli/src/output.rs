@@ -74,6 +74,14 @@ impl Output {
         self.write(|stdout| stdout.write_all(line.as_bytes()))
     }
 
+    /// Bytes of a result as they are, for standard output.
+    ///
+    /// # Errors
+    /// As [`Output::result`].
+    pub fn raw(&self, bytes: &[u8]) -> FsResult<()> {
+        self.write(|stdout| stdout.write_all(bytes))
+    }
+
     /// Shows the results so far.
     ///
     /// # Errors

@@ -36,6 +36,8 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 const EXPORT_QUEUE: usize = 4;
 /// Format of an export: a backup.
 const FORMAT_BACKUP: u32 = 1;
+/// Format of an export: a dump.
+const FORMAT_DUMP: u32 = 2;
 
 type ExportStream = ReceiverStream<Result<v1::ExportMetadataReply, Status>>;
 type CompactStream = ReceiverStream<Result<v1::CompactMetadataReply, Status>>;
@@ -77,12 +79,16 @@ impl AdminService {
 
     /// Starts to send a file with all metadata.
     async fn export(&self, request: v1::ExportMetadataRequest) -> FsResult<ExportStream> {
-        if request.format != FORMAT_BACKUP {
-            return Err(FsError::new(
-                ErrorKind::NotSupported,
-                format!("the coordinator does not know export format {}", request.format),
-            ));
-        }
+        let write = match request.format {
+            FORMAT_BACKUP => backup::write,
+            FORMAT_DUMP => backup::dump::write,
+            other => {
+                return Err(FsError::new(
+                    ErrorKind::NotSupported,
+                    format!("the coordinator does not know export format {other}"),
+                ));
+            }
+        };
         let core = self.coordinator.core()?;
         // What was acknowledged before is in it, and will still be there if the coordinator's machine loses power.
         core.applier.barrier().await?;
@@ -97,10 +103,10 @@ impl AdminService {
         let (sender, receiver) = mpsc::channel(EXPORT_QUEUE);
         tokio::task::spawn_blocking(move || {
             let mut writer = PieceWriter::new(sender);
-            let written = backup::write(&snapshot, &source, &mut writer);
+            let written = write(&snapshot, &source, &mut writer);
             match &written {
-                Ok(records) => tracing::info!(records, "metadata was backed up"),
-                Err(error) => tracing::warn!(%error, "the metadata could not be backed up"),
+                Ok(records) => tracing::info!(records, "metadata was exported"),
+                Err(error) => tracing::warn!(%error, "the metadata could not be exported"),
             }
             writer.end(written.map(drop));
         });

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a backup has its name only when it arrived whole and is durable.
 
-use crate::args::{BackupArgs, MetadataCommand};
+use crate::args::MetadataCommand;
 use crate::context::Context;
 use crate::format::bytes_text;
 use dfs_client::{ExportFormat, MetadataState};
@@ -10,6 +10,7 @@ use dfs_common::durable::NewFile;
 use dfs_common::{FsError, FsResult};
 use serde_json::json;
 use std::io::Write;
+use std::path::Path;
 
 /// Runs the command.
 ///
@@ -17,7 +18,17 @@ use std::io::Write;
 /// `Unavailable`, `TimedOut` if the cluster does not answer, those of the coordinator's store, of the local file and of standard output.
 pub async fn run(context: &Context, command: MetadataCommand) -> FsResult<()> {
     match command {
-        MetadataCommand::Backup(args) => backup(context, args).await,
+        MetadataCommand::Backup(args) => export_to(context, ExportFormat::Backup, &args.file).await,
+        MetadataCommand::Dump(args) => match args.file {
+            Some(file) => export_to(context, ExportFormat::Dump, &file).await,
+            None => {
+                let admin = context.admin()?;
+                let dumped = admin
+                    .export(ExportFormat::Dump, |data| context.output.raw(data))
+                    .await;
+                dumped.map(drop).map_err(|error| context.unreachable(error))
+            }
+        },
         MetadataCommand::Compact => compact(context).await,
         MetadataCommand::Status => status(context).await,
         MetadataCommand::ReleaseHold => {
@@ -28,19 +39,19 @@ pub async fn run(context: &Context, command: MetadataCommand) -> FsResult<()> {
     }
 }
 
-async fn backup(context: &Context, args: BackupArgs) -> FsResult<()> {
-    let name = args.file.display();
+async fn export_to(context: &Context, format: ExportFormat, path: &Path) -> FsResult<()> {
+    let name = path.display();
     let writing = |error: std::io::Error| FsError::from(error).context(format_args!("writing {name}"));
-    let mut file = NewFile::create(&args.file).map_err(writing)?;
+    let mut file = NewFile::create(path).map_err(writing)?;
     let exported = context
         .admin()?
-        .export(ExportFormat::Backup, |data| file.write_all(data).map_err(writing))
+        .export(format, |data| file.write_all(data).map_err(writing))
         .await;
     let bytes = exported.map_err(|error| context.unreachable(error))?;
     file.finish().map_err(writing)?;
     context.output.result(
         || format!("{name}: {}", bytes_text(bytes)),
-        || json!({ "file": args.file.to_string_lossy(), "bytes": bytes }),
+        || json!({ "file": path.to_string_lossy(), "bytes": bytes }),
     )
 }
 

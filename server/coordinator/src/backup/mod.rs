@@ -1,12 +1,14 @@
-//! Metadata as a file and back: backup, restore, verification.
+//! Metadata as a file and back: backup, restore, verification, and dumps to read ([`dump`]).
 //!
 //! A backup is written from one snapshot, in the running coordinator or from its stopped data directory; a restore makes a new data
 //! directory of it ([`restore`]). Invariants: memory is bounded whatever the size; a file or a directory that was not finished is
 //! never taken for a whole one.
 
+pub mod dump;
 pub mod file;
 pub mod restore;
 pub mod stream;
+pub mod tables;
 
 use crate::identity::DataDir;
 use crate::namespace;

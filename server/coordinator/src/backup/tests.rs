@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 const NOW: Timestamp = Timestamp { secs: 9000, nanos: 7 };
 
-fn owner() -> Source {
+pub(super) fn owner() -> Source {
     Source {
         cluster: ClusterId(uuid::Uuid::from_u128(5)),
         capability_key: CapabilityKey([3; 32]),
