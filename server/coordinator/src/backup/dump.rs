@@ -312,6 +312,8 @@ mod tests {
             record(keys::spent_chunk(dfs_common::ChunkId(99)), b""),
             record(keys::xattr(Ino(1), b"user.\xff"), b"\0\x01\xfe"),
             record(Bytes::from_static(b"zunknown"), b"\xffx"),
+            // With a field that only a later release knows.
+            record(keys::orphan(Ino(77)), b"\x0a\x01\x07\xa0\x06\x01"),
             record(keys::next_session(), &[0, 0, 0, 0, 0, 0, 0, 12]),
         ];
         fixture.store.commit(WriteBatch { changes }).unwrap();
@@ -328,6 +330,8 @@ mod tests {
             r#""table":"entries","key":{"name":"f","parent":1}"#,
             r#""name":{"hex":"6f646420ff0a226e616d655c"}"#,
             r#""symlink_target":{"hex":"fe2f746172676574"}"#,
+            r#""table":"entries","key":{"name":{"hex":"6f646420ff0a226e616d655c"},"parent":1}"#,
+            r#""table":"orphans","key":{"ino":77},"value_hex":"0a0107a00601""#,
             r#""table":"replies","key":{"number":3,"session":7},"value_hex":"0801ff""#,
             r#"{"key_hex":"7a756e6b6e6f776e","value_hex":"ff78"}"#,
         ] {
@@ -422,6 +426,18 @@ mod tests {
             );
             assert!(!place.path("data").exists(), "{error} left a directory");
         }
+        // Whole as lines, but no metadata: what was made goes again.
+        let without_schema: Vec<&str> = lines
+            .iter()
+            .copied()
+            .filter(|line| !line.contains(r#""name":"schema""#))
+            .collect();
+        let count = format!(r#""records":{}"#, lines.len() - 2);
+        let fewer = format!(r#""records":{}"#, lines.len() - 3);
+        let text = joined(&without_schema).replace(&count, &fewer);
+        let error = place.load(text.as_bytes(), "data", StoreKind::Fjall).unwrap_err();
+        assert!(error.message().contains("no schema version"), "{error}");
+        assert!(!place.path("data").exists());
         // Lines are bounded.
         let long = format!("{}\n{}", lines[0], "x".repeat(3 << 20));
         let error = place.load(long.as_bytes(), "data", StoreKind::Fjall).unwrap_err();

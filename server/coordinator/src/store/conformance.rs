@@ -203,18 +203,18 @@ fn compacting_changes_nothing(store: &dyn MetaStore) {
     for round in 0..300u32 {
         let changes = (0..4u8).map(|key| (Bytes::from(vec![b'C', key]), Some(noise(round + u32::from(key)))));
         let changes = changes.collect();
-        store.commit(WriteBatch { changes }).unwrap();
+        store.commit(WriteBatch { changes }).expect("a commit");
     }
-    let old = store.snapshot().unwrap();
-    store.commit(put(&[("C\0", "new")])).unwrap();
+    let old = store.snapshot().expect("a snapshot");
+    store.commit(put(&[("C\0", "new")])).expect("a commit");
     if let Err(error) = store.compact() {
         assert_eq!(error.kind(), dfs_common::ErrorKind::NotSupported);
     }
     assert_value(store, b"C\0", Some(b"new"));
-    assert_eq!(store.get(&[b'C', 3]).unwrap().unwrap(), noise(302));
-    assert_eq!(old.get(b"C\0").unwrap().unwrap(), noise(299));
+    assert_value(store, &[b'C', 3], Some(&noise(302)));
+    assert_value(&*old, b"C\0", Some(&noise(299)));
     drop(old);
-    store.commit(put(&[("C\0", "newer")])).unwrap();
+    store.commit(put(&[("C\0", "newer")])).expect("a commit");
     assert_value(store, b"C\0", Some(b"newer"));
 }
 
