@@ -4,6 +4,8 @@
 //! what is wrong, and says which [`Repair`] would put it right where there is one answer; changes nothing. The store must not
 //! change meanwhile: give it a snapshot. A record that cannot be read is a problem like any other, but with one there are no
 //! repairs: what it said is not known, so what is missing beside it proves nothing.
+//!
+//! One file although it is long: every rule looks at the same facts, and they are gathered in one order.
 
 use super::chunks::{self, Chunk, FreedChunk};
 use super::counters::{self, Counters};
