@@ -139,3 +139,11 @@ pub const LEASE_COOLDOWN: Duration = Duration::from_secs(1);
 pub const RECALL_PATIENCE: Duration = Duration::from_secs(20);
 /// A call for recalls is answered after this long even if there are none.
 pub const RECALL_POLL: Duration = Duration::from_secs(4);
+/// Repairs that the applier makes at once in a check of the file system.
+pub const FSCK_REPAIRS_AT_ONCE: usize = 256;
+/// Lost chunks whose files a check names; more are only counted.
+pub const FSCK_LOST_CHUNKS_MAX: usize = 65_536;
+/// Files with lost content that a check names.
+pub const FSCK_LOST_FILES_MAX: usize = 10_000;
+/// After a restore no chunk is deleted for at least this long from each start of the coordinator until the hold is over.
+pub const RESTORE_HOLD_MIN: Duration = Duration::from_secs(60);

@@ -7,6 +7,7 @@ mod chunk_channels;
 pub mod convert;
 pub mod framed;
 pub mod grpc;
+pub mod json;
 pub mod metadata;
 pub mod socket;
 pub mod status;

@@ -27,7 +27,7 @@ pub mod types;
 mod waiting;
 mod writer;
 
-pub use admin::{AdminClient, ClusterStatus};
+pub use admin::{AdminClient, ClusterStatus, ExportFormat, FsckEvent, FsckSummary, MetadataState};
 pub use client::Client;
 pub use config::{ClientConfig, LocalSockets, Transport};
 pub use paths::{FileReader, FileWriter, PathApi};

@@ -67,15 +67,16 @@ impl Coordinator {
             DELETE_DEADLINE,
             local_sockets,
         ));
-        core.start_workers(chunks);
+        core.start_workers(chunks.clone());
         let cluster = core.cluster_id;
         let service = Arc::new(CoordinatorService::new(Arc::new(core)));
         let stop = CancellationToken::new();
         let stopped = stop.clone();
+        let admin = AdminService::new(service.clone(), chunks, stop.clone());
         let router = tuned_server()
             .add_service(MetadataGrpcServer::new(service.clone()).into_service())
             .add_service(ClusterServer::new(ClusterService::new(service.clone())))
-            .add_service(AdminServer::new(AdminService::new(service.clone())));
+            .add_service(AdminServer::new(admin));
         let connections = TaskTracker::new();
         let handler = Arc::new(MetadataHandler::new(service.clone()));
         let serve = framed::serve_calls(handler, connections.clone());

@@ -3,7 +3,9 @@
 mod connect;
 mod download;
 mod durability;
+mod fsck;
 mod ls;
+mod metadata;
 mod mkdir;
 mod nodes;
 mod rm;
@@ -31,6 +33,10 @@ pub async fn run(command: Command, context: &Context) -> FsResult<()> {
         Command::Status => context.stoppable(status::run(context)).await,
         Command::Admin(AdminCommand::Durability(args)) => {
             context.stoppable(durability::run(context, args)).await
+        }
+        Command::Admin(AdminCommand::Fsck(args)) => context.stoppable(fsck::run(context, args)).await,
+        Command::Admin(AdminCommand::Metadata(command)) => {
+            context.stoppable(metadata::run(context, command)).await
         }
         Command::Admin(AdminCommand::Nodes) => context.stoppable(nodes::run(context)).await,
     }
