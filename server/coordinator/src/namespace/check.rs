@@ -3,6 +3,8 @@
 //! Reads everything once and keeps a few dozen bytes per inode, chunk and map in memory. Finds and names what is wrong,
 //! changes nothing. The store must not change meanwhile: give it a snapshot.
 
+mod usage;
+
 use super::chunks::{self, Chunk, FreedChunk};
 use super::counters::{self, Counters};
 use super::inode::Inode;
@@ -102,6 +104,7 @@ pub fn check(read: &dyn MetaRead) -> FsResult<Report> {
     check.maps()?;
     check.chunks()?;
     check.totals()?;
+    usage::check(read, &mut check.report)?;
     Ok(check.report)
 }
 
