@@ -2,10 +2,12 @@
 
 mod connect;
 mod download;
+mod du;
 mod durability;
 mod ls;
 mod mkdir;
 mod nodes;
+mod quota;
 mod rm;
 mod stat;
 mod status;
@@ -28,10 +30,12 @@ pub async fn run(command: Command, context: &Context) -> FsResult<()> {
         Command::Rm(args) => rm::run(context, args).await,
         Command::Mkdir(args) => mkdir::run(context, args).await,
         Command::Stat(args) => stat::run(context, args).await,
+        Command::Du(args) => du::run(context, args).await,
         Command::Status => context.stoppable(status::run(context)).await,
         Command::Admin(AdminCommand::Durability(args)) => {
             context.stoppable(durability::run(context, args)).await
         }
+        Command::Admin(AdminCommand::Quota(command)) => quota::run(context, command).await,
         Command::Admin(AdminCommand::Nodes) => context.stoppable(nodes::run(context)).await,
     }
 }

@@ -26,6 +26,7 @@ fn is_urgent(command: &Command) -> bool {
         | Command::EndSession { .. }
         | Command::RegisterNode { .. }
         | Command::CreateGroups { .. }
+        | Command::SetQuota { .. }
         | Command::SetDurability { .. }
         | Command::Barrier { .. }
         | Command::Stop => true,
