@@ -40,6 +40,9 @@ pub struct TreeUsage {
     pub bytes_allowed: Option<Allowance>,
     /// Of the quotas on the way up, the one with the fewest inodes left.
     pub inodes_allowed: Option<Allowance>,
+    /// Some directory of the cluster has a quota, this one or another.
+    #[serde(skip)]
+    pub quotas: bool,
 }
 
 /// A directory's quota and what is used of it.

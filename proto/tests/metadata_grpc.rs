@@ -171,6 +171,7 @@ fn tree_usage() -> TreeUsage {
         directories: 3,
         bytes_allowed: Some(Allowance { limit: 9, used: 5 }),
         inodes_allowed: None,
+        quotas: true,
     }
 }
 

@@ -177,6 +177,26 @@ impl Client {
         inner.call(What::of("usage", ino), ask).await
     }
 
+    /// Totals as `ino` sees them: below a quota no more than that allows is there, and used is what lies below its directory.
+    ///
+    /// # Errors
+    /// As [`Client::statfs`].
+    pub async fn statfs_at(&self, ino: Ino) -> FsResult<StatFs> {
+        let mut totals = self.statfs().await?;
+        // Asked of an inode that is gone, or a coordinator that does not count, the totals are true as well.
+        let Ok(usage) = self.usage(ino).await else {
+            return Ok(totals);
+        };
+        if let Some(allowed) = usage.bytes_allowed
+            && allowed.limit < totals.capacity_bytes
+        {
+            totals.capacity_bytes = allowed.limit;
+            totals.available_bytes = totals.available_bytes.min(allowed.left());
+            totals.used_bytes = allowed.used;
+        }
+        Ok(totals)
+    }
+
     /// Totals of the cluster.
     ///
     /// # Errors

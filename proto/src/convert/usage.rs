@@ -17,6 +17,7 @@ pub fn tree_usage_to_wire(usage: &TreeUsage) -> v1::TreeUsage {
         directories: usage.directories,
         bytes_allowed: usage.bytes_allowed.map(allowance),
         inodes_allowed: usage.inodes_allowed.map(allowance),
+        quotas: usage.quotas,
     }
 }
 
@@ -32,6 +33,7 @@ pub fn tree_usage_from_wire(usage: v1::TreeUsage) -> FsResult<TreeUsage> {
         directories: usage.directories,
         bytes_allowed: usage.bytes_allowed.map(allowance),
         inodes_allowed: usage.inodes_allowed.map(allowance),
+        quotas: usage.quotas,
     })
 }
 

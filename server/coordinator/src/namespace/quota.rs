@@ -261,8 +261,10 @@ pub fn tree_usage(read: &dyn MetaRead, ino: Ino) -> FsResult<TreeUsage> {
             ..TreeUsage::default()
         },
     };
+    let (start, end) = keys::quotas();
+    tree.quotas = !read.scan(&start, &end, 1)?.is_empty();
     let lowest = if inode.is_directory() { ino } else { inode.parent };
-    if usage::find(read, lowest)?.is_none() {
+    if !tree.quotas || usage::find(read, lowest)?.is_none() {
         return Ok(tree);
     }
     for (_, usage) in usage::chain(read, lowest)? {
