@@ -27,7 +27,7 @@ fn change(root: &Path, writer: u64, round: u64) {
     let _ = fs::hard_link(&file, q.join("link"));
     let _ = fs::rename(&file, out.join(format!("g{}", round % 5)));
     let _ = fs::rename(out.join("g1"), q.join("g1"));
-    if round % 4 == 0 {
+    if round.is_multiple_of(4) {
         let _ = fs::rename(&q, out.join("moved"));
         let _ = fs::rename(out.join("moved"), place(&format!("q/{}", writer + 10)));
     }

@@ -224,7 +224,8 @@ fn replay(sequence: &[[u8; 8]], checked: bool) -> Vec<(Bytes, Bytes)> {
             1 => fixture.release(target),
             2 => drop(fixture.reap_replaced(2)),
             3 => {
-                let limit = |number: u8, factor| (number % 3 > 0).then(|| u64::from(number) * factor);
+                let limit =
+                    |number: u8, factor| (!number.is_multiple_of(3)).then(|| u64::from(number) * factor);
                 let _ = fixture.set_quota(target, limit(numbers[1], 4), limit(numbers[2] % 10, 1));
             }
             _ => {}
