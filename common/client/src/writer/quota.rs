@@ -3,7 +3,7 @@
 //! The coordinator decides, when it applies a commit; a client only guesses. While there is room for everything that is unsaved, writes go on
 //! as ever. A write for which there may be none is saved before it is answered, by itself: refused, it alone is taken back and fails, and
 //! nothing that was acknowledged is. Invariant: a guess never loses anything; a wrong one (somebody else filled the tree meanwhile) is told at
-//! fsync and close. Where no directory has a quota this costs one question every few seconds of writing, and never a wait for a
+//! fsync and close. Where no directory has a quota this costs one question every few seconds of writing, and no long wait for a
 //! coordinator that is away.
 
 use crate::client::Inner;
@@ -14,7 +14,7 @@ use dfs_common::session::Caller;
 use dfs_common::{ErrorKind, FsError, FsResult, TreeUsage};
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// What is known of a file's tree is asked for again after this.
@@ -22,13 +22,17 @@ const ROOM_KNOWN_FOR: Duration = Duration::from_secs(1);
 /// That there are no quotas is asked for again after this.
 const NONE_KNOWN_FOR: Duration = Duration::from_secs(2);
 /// A coordinator that does not answer by then is not asked again for [`NONE_KNOWN_FOR`].
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The same where there are quotas: better a late write than one that is refused after it was acknowledged.
+const PATIENCE_WITH_QUOTAS: Duration = Duration::from_secs(10);
 
 /// What is known of the quotas of the cluster, and what counts against them.
 #[derive(Default)]
 pub(crate) struct Quotas {
-    /// When the cluster was last seen to have none.
+    /// When the cluster was last seen to have none, or to give no answer.
     none: Mutex<Option<Instant>>,
+    /// The last answer spoke of some.
+    exist: AtomicBool,
     /// Bytes of all writes so far.
     written: AtomicU64,
 }
@@ -72,10 +76,17 @@ impl Inner {
         let unsaved = self.dirty.unsaved();
         let identity = self.session.live().identity;
         let asking = self.metadata.usage(identity, file.ino);
-        let usage = match tokio::time::timeout(PATIENCE, asking).await {
-            Ok(Ok(usage)) if usage.quotas => usage,
-            // None, or nobody who could say.
-            _ => TreeUsage::default(),
+        let patience = match self.quotas.exist.load(Ordering::SeqCst) {
+            true => PATIENCE_WITH_QUOTAS,
+            false => PATIENCE,
+        };
+        let usage = match tokio::time::timeout(patience, asking).await {
+            Ok(Ok(usage)) => {
+                self.quotas.exist.store(usage.quotas, Ordering::SeqCst);
+                usage
+            }
+            // Nobody who could say: the coordinator decides when it is back.
+            Ok(Err(_)) | Err(_) => TreeUsage::default(),
         };
         let now = Instant::now();
         *self.quotas.none.lock() = (!usage.quotas).then_some(now);
@@ -134,9 +145,13 @@ impl Inner {
             let rest = &data[done..];
             let part = &rest[..rest.len().min(self.dirty.reservation_max())];
             self.reserve(file, part.len()).await?;
+            // Held from before the generation is there until it is saved or gone: nobody else saves it, fails, and remembers that.
+            let order = file.order.lock().await;
             let (sequence, taken, grew) = self.write_alone(handle, caller, offset + done as u64, part);
             self.dirty.give_back(part.len() as u64 - grew);
-            match self.save_alone(file, sequence).await {
+            let saved = self.save_alone(file, sequence).await;
+            drop(order);
+            match saved {
                 Ok(()) => done += taken,
                 Err(_) if done > 0 => break,
                 Err(error) => return Err(error),
@@ -169,9 +184,8 @@ impl Inner {
         (sequence, taken, grew)
     }
 
-    /// Saves up to generation `sequence`, which nobody was told of; refused, it is taken back.
+    /// Saves up to generation `sequence`, which nobody was told of; refused, it is taken back. The caller holds `order`.
     async fn save_alone(self: &Arc<Self>, file: &Arc<File>, sequence: u64) -> FsResult<()> {
-        let _order = file.order.lock().await;
         let Err(error) = self.try_save_up_to(file, sequence).await else {
             return Ok(());
         };
