@@ -24,9 +24,11 @@ pub mod piece;
 pub mod service;
 pub mod session;
 pub mod telemetry;
+pub mod usage;
 
 pub use attr::{Attr, FileKind, SetAttr, SetTime, Timestamp};
 pub use durability::{CommitId, CommitPoint, Durability};
 pub use error::{ErrorKind, FsError, FsResult};
 pub use ids::{ChunkId, ClusterId, DiskIncarnation, Ino, NodeId, OpNumber, PgId, SessionEpoch, SessionId};
 pub use name::Name;
+pub use usage::{Allowance, Quota, QuotaEntry, TreeUsage};

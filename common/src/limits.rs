@@ -6,6 +6,12 @@ use std::time::Duration;
 pub const NAME_BYTES_MAX: usize = 255;
 /// Longest symlink target, as Linux's `PATH_MAX` less the NUL.
 pub const SYMLINK_BYTES_MAX: usize = 4095;
+/// Longest path that a server tells, as Linux's `PATH_MAX`.
+pub const PATH_BYTES_MAX: usize = 4096;
+/// Directories of one cluster that have a quota.
+pub const QUOTAS_MAX: usize = 65_536;
+/// Quotas in one answer.
+pub const QUOTAS_PAGE_MAX: usize = 256;
 /// Largest file offset, as Linux's `loff_t`.
 pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
 /// Hard links of one inode, as ext4 has it.

@@ -16,6 +16,7 @@ use crate::name::Name;
 use crate::op::{MutationBatch, OpResult};
 use crate::piece::Piece;
 use crate::session::{Caller, Identity, OpenSession, SessionGrant};
+use crate::usage::TreeUsage;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -170,6 +171,8 @@ pub trait MetadataService: Send + Sync + 'static {
     async fn release(&self, identity: Identity, inos: Vec<Ino>) -> FsResult<()>;
     /// Totals.
     async fn statfs(&self, identity: Identity) -> FsResult<StatFs>;
+    /// What lies below a directory, or of anything else the inode itself, and what quotas leave; as of one moment.
+    async fn usage(&self, identity: Identity, ino: Ino) -> FsResult<TreeUsage>;
     /// What changed in the cluster since `known_version` (0: everything).
     async fn cluster_state(&self, identity: Identity, known_version: u64) -> FsResult<ClusterUpdate>;
 }

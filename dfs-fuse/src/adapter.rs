@@ -445,10 +445,10 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+    fn statfs(&self, _request: &Request, file: INodeNo, reply: ReplyStatfs) {
         let client = self.client.clone();
         self.answers
-            .answer("statfs", reply, async move { client.statfs().await });
+            .answer("statfs", reply, async move { client.statfs_at(ino(file)).await });
     }
 
     // Files.

@@ -14,6 +14,7 @@ use dfs_common::lease::{Recall, RecallPage};
 use dfs_common::op::{MutationBatch, NumberedOp, OpReply, Operation};
 use dfs_common::service::{DirEntry, DirPage, Found, MetadataService, Mutated, Opened};
 use dfs_common::session::{Caller, Identity, OpenDeclaration, OpenSession, SessionGrant, SessionSecret};
+use dfs_common::{Allowance, TreeUsage};
 use dfs_common::{
     Attr, ClusterId, DiskIncarnation, ErrorKind, FileKind, FsError, FsResult, Ino, Name, NodeId, OpNumber,
     PgId, SessionEpoch, SessionId, Timestamp,
@@ -163,6 +164,17 @@ fn totals() -> StatFs {
     }
 }
 
+fn tree_usage() -> TreeUsage {
+    TreeUsage {
+        bytes: 5,
+        files: 4,
+        directories: 3,
+        bytes_allowed: Some(Allowance { limit: 9, used: 5 }),
+        inodes_allowed: None,
+        quotas: true,
+    }
+}
+
 fn grant() -> SessionGrant {
     SessionGrant {
         identity: identity(),
@@ -292,6 +304,10 @@ impl MetadataService for Recorder {
     async fn statfs(&self, identity: Identity) -> FsResult<StatFs> {
         self.answer(format!("statfs {identity:?}"), totals()).await
     }
+    async fn usage(&self, identity: Identity, ino: Ino) -> FsResult<TreeUsage> {
+        self.answer(format!("usage {identity:?} {ino}"), tree_usage())
+            .await
+    }
     async fn cluster_state(&self, identity: Identity, known_version: u64) -> FsResult<ClusterUpdate> {
         self.answer(format!("cluster_state {identity:?} {known_version}"), update())
             .await
@@ -405,6 +421,8 @@ async fn every_call_arrives_and_its_reply_comes_back() {
     );
     assert_eq!(client.statfs(me).await.unwrap(), totals());
     assert_eq!(recorder.last(), format!("statfs {me:?}"));
+    assert_eq!(client.usage(me, ino).await.unwrap(), tree_usage());
+    assert_eq!(recorder.last(), format!("usage {me:?} 77"));
     assert_eq!(client.cluster_state(me, 41).await.unwrap(), update());
     assert_eq!(recorder.last(), format!("cluster_state {me:?} 41"));
     assert_eq!(client.recalls(me, 12, 3).await.unwrap(), recalls());
@@ -413,7 +431,7 @@ async fn every_call_arrives_and_its_reply_comes_back() {
     assert_eq!(recorder.last(), format!("fsync {me:?} 7"));
     client.close_session(me).await.unwrap();
     assert_eq!(recorder.last(), format!("close_session {me:?}"));
-    assert_eq!(recorder.count(), 17, "each call arrived once");
+    assert_eq!(recorder.count(), 18, "each call arrived once");
     drop(client);
     server.stop().await;
 }

@@ -39,6 +39,8 @@ round_trips! {
     entry: any_of::entry() => entry_to_wire, entry_from_wire;
     dir_entry: any_of::dir_entry() => dir_entry_to_wire, dir_entry_from_wire;
     dir_page: any_of::dir_page() => dir_page_to_wire, dir_page_from_wire;
+    tree_usage: any_of::tree_usage() => tree_usage_to_wire, tree_usage_from_wire;
+    quota_entry: any_of::quota_entry() => quota_entry_to_wire, quota_entry_from_wire;
     statfs: any_of::statfs() => statfs_to_wire, statfs_from_wire;
     extent: any_of::extent_from(7) => extent_to_wire, extent_from_wire;
     extent_page: any_of::extent_page() => extent_page_to_wire, extent_page_from_wire;

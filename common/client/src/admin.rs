@@ -1,9 +1,9 @@
 //! Administration: what an administrator may ask of a cluster.
 
 use dfs_common::cluster::NodeInfo;
-use dfs_common::limits::MESSAGE_BYTES_MAX;
-use dfs_common::{Durability, ErrorKind, FsError, FsResult};
-use dfs_proto::convert::node_info_from_wire;
+use dfs_common::limits::{MESSAGE_BYTES_MAX, QUOTAS_MAX};
+use dfs_common::{Durability, ErrorKind, FsError, FsResult, Ino, Quota, QuotaEntry};
+use dfs_proto::convert::{node_info_from_wire, quota_to_wire, quotas_from_wire};
 use dfs_proto::grpc::{channel_lazy, within};
 use dfs_proto::v1;
 use serde::Serialize;
@@ -185,6 +185,40 @@ impl AdminClient {
             uptime_secs: reply.uptime_secs,
             durability_delay_ms: reply.durability_delay_ms,
         })
+    }
+
+    /// Limits what may lie below the directory `ino`, whoever adds to it; a quota without limits is none.
+    ///
+    /// # Errors
+    /// `NotDirectory`, `Stale`; `Invalid` if a file has names below the directory and elsewhere; `Unavailable`, `TimedOut`, `Io`.
+    pub async fn set_quota(&self, ino: Ino, quota: Quota) -> FsResult<()> {
+        let mut service = self.service.clone();
+        let request = v1::SetQuotaRequest {
+            ino: ino.0,
+            quota: Some(quota_to_wire(&quota)),
+        };
+        within(self.deadline, service.set_quota(request)).await?;
+        Ok(())
+    }
+
+    /// All quotas, by inode number.
+    ///
+    /// # Errors
+    /// `Unavailable`, `TimedOut`.
+    pub async fn quotas(&self) -> FsResult<Vec<QuotaEntry>> {
+        let mut quotas: Vec<QuotaEntry> = Vec::new();
+        while quotas.len() < QUOTAS_MAX {
+            let mut service = self.service.clone();
+            let after = quotas.last().map_or(0, |last| last.ino.0);
+            let request = v1::ListQuotasRequest { after };
+            let page = quotas_from_wire(within(self.deadline, service.list_quotas(request)).await?)?;
+            // One that goes backwards would never end.
+            if page.first().is_none_or(|first| first.ino.0 <= after) {
+                break;
+            }
+            quotas.extend(page);
+        }
+        Ok(quotas)
     }
 
     /// Chooses when changes of metadata are durable, for all clients from now on and across restarts.

@@ -15,6 +15,7 @@ use crate::types::Invalidation;
 use crate::waiting::{Attempts, WaitList, What, within};
 use crate::writer::flusher::Unsaved;
 use crate::writer::grants::Grants;
+use crate::writer::quota::Quotas;
 use dfs_common::clock::SystemClock;
 use dfs_common::limits::CALL_DEADLINE;
 use dfs_common::service::{ChunkConnector, MetadataService};
@@ -61,6 +62,7 @@ pub(crate) struct Inner {
     pub(crate) dirty: DirtyBudget,
     pub(crate) pool: Arc<Pool>,
     pub(crate) unsaved: Unsaved,
+    pub(crate) quotas: Quotas,
     pub(crate) upload_turns: Semaphore,
     /// Window of one stream; never so large that blocks are dropped before they are read.
     pub(crate) read_ahead_bytes: u64,
@@ -183,6 +185,7 @@ impl Client {
             dirty: DirtyBudget::new(config.dirty_bytes_max),
             pool: Arc::default(),
             unsaved: Unsaved::default(),
+            quotas: Quotas::default(),
             upload_turns: Semaphore::new(UPLOADS_AT_ONCE),
             read_ahead_bytes,
             ahead_budget: Arc::new(Semaphore::new(

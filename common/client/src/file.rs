@@ -39,6 +39,8 @@ pub(crate) struct FileState {
     pub(crate) foreign: bool,
     /// An own change is on its way: a newer version is not somebody else's.
     pub(crate) changing: bool,
+    /// What quotas leave for it.
+    pub(crate) room: crate::writer::quota::Room,
     /// Its last name was removed here: what cannot be saved of it is no loss once it is closed.
     pub(crate) nameless: bool,
 }
@@ -208,6 +210,7 @@ impl File {
                 releases: 0,
                 foreign: false,
                 changing: false,
+                room: Default::default(),
                 nameless: false,
             }),
             order: tokio::sync::Mutex::default(),

@@ -10,7 +10,7 @@ use dfs_common::attr::SetAttr;
 use dfs_common::cluster::StatFs;
 use dfs_common::op::{OpReply, Operation, XattrMode};
 use dfs_common::session::Caller;
-use dfs_common::{FsResult, Ino};
+use dfs_common::{FsResult, Ino, TreeUsage};
 use std::sync::Arc;
 
 /// Inodes. Changes are as durable on return as [`dfs_common::Durability`] says.
@@ -165,6 +165,36 @@ impl Client {
             OpReply::Attr(_) => Ok(()),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// What lies below a directory, or of anything else the inode itself, and what quotas leave. Unsaved data is not counted.
+    ///
+    /// # Errors
+    /// `Stale`; `Unavailable` when the patience ends; `UnknownVersion` by a coordinator that does not count.
+    pub async fn usage(&self, ino: Ino) -> FsResult<TreeUsage> {
+        let inner = self.inner();
+        let ask = |identity| inner.metadata.usage(identity, ino);
+        inner.call(What::of("usage", ino), ask).await
+    }
+
+    /// Totals as `ino` sees them: below a quota no more than that allows is there, and used is what lies below its directory.
+    ///
+    /// # Errors
+    /// As [`Client::statfs`].
+    pub async fn statfs_at(&self, ino: Ino) -> FsResult<StatFs> {
+        let mut totals = self.statfs().await?;
+        // Asked of an inode that is gone, or a coordinator that does not count, the totals are true as well.
+        let Ok(usage) = self.usage(ino).await else {
+            return Ok(totals);
+        };
+        if let Some(allowed) = usage.bytes_allowed
+            && allowed.limit < totals.capacity_bytes
+        {
+            totals.capacity_bytes = allowed.limit;
+            totals.available_bytes = totals.available_bytes.min(allowed.left());
+            totals.used_bytes = allowed.used;
+        }
+        Ok(totals)
     }
 
     /// Totals of the cluster.

@@ -331,6 +331,10 @@ pub trait Target {
     fn name(&self) -> String;
     /// Applies one call on behalf of `who`.
     fn call(&mut self, who: &Caller, call: &Call) -> Outcome;
+    /// Bytes, files and directories below a directory, from a target that counts them.
+    fn usage(&mut self, _path: &FsPath) -> Option<(u64, u64, u64)> {
+        None
+    }
     /// Every file is closed: forgets everything that only memory holds, so that what is seen from now on was saved.
     fn renew(&mut self) {}
 }

@@ -114,6 +114,15 @@ impl Target for ClientTarget {
             Err(error) => Outcome::Failed(error.errno()),
         }
     }
+    fn usage(&mut self, path: &FsPath) -> Option<(u64, u64, u64)> {
+        let runtime = self.runtime.clone();
+        let usage = runtime.block_on(async {
+            let ino = self.resolve(&Caller::root(), path).await?.ino;
+            self.client().usage(ino).await
+        });
+        let usage = usage.expect("a directory that is there has a usage");
+        Some((usage.bytes, usage.files, usage.directories))
+    }
     fn renew(&mut self) {
         if let Some(connect) = &mut self.connect {
             self.client = None;

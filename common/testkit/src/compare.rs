@@ -185,6 +185,7 @@ impl<'t> Pair<'t> {
                 .and_then(|names| self.values(&path, names))?;
             match kind {
                 FileKind::Directory => {
+                    self.usage(&path)?;
                     self.both(&root, &Call::Readdir { path })?;
                 }
                 FileKind::Symlink => {
@@ -195,6 +196,20 @@ impl<'t> Pair<'t> {
             }
         }
         Ok(())
+    }
+
+    /// Everything written must have been saved.
+    fn usage(&mut self, path: &FsPath) -> Result<(), String> {
+        if !self.model.slots().is_empty() {
+            return Ok(());
+        }
+        let expected = self.model.usage(path);
+        match self.target.usage(path) {
+            Some(found) if !expected.allows(found) => Err(format!(
+                "usage of {path:?}: expected {expected:?}, found {found:?}"
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn values(&mut self, path: &FsPath, names: Outcome) -> Result<(), String> {

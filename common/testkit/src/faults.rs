@@ -16,7 +16,7 @@ use dfs_common::service::{
     ChunkConnector, ChunkService, ChunkWritten, DirPage, Found, MetadataService, Mutated, Opened, WriteChunk,
 };
 use dfs_common::session::{Caller, Identity, OpenSession, SessionGrant};
-use dfs_common::{CommitPoint, ErrorKind, FsError, FsResult, Ino, Name};
+use dfs_common::{CommitPoint, ErrorKind, FsError, FsResult, Ino, Name, TreeUsage};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -283,6 +283,9 @@ impl MetadataService for FaultyMetadata {
     }
     async fn fsync(&self, identity: Identity, ino: Ino) -> FsResult<CommitPoint> {
         self.plan.around("fsync", self.inner.fsync(identity, ino)).await
+    }
+    async fn usage(&self, identity: Identity, ino: Ino) -> FsResult<TreeUsage> {
+        self.plan.around("usage", self.inner.usage(identity, ino)).await
     }
     async fn statfs(&self, identity: Identity) -> FsResult<StatFs> {
         self.plan.around("statfs", self.inner.statfs(identity)).await

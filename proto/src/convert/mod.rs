@@ -13,6 +13,7 @@ mod inode;
 mod operation;
 mod reply;
 mod session;
+mod usage;
 
 pub use chunk::*;
 pub use cluster::*;
@@ -22,6 +23,7 @@ pub use inode::*;
 pub use operation::*;
 pub use reply::*;
 pub use session::*;
+pub use usage::*;
 
 use dfs_common::limits::ADDRESS_BYTES_MAX;
 use dfs_common::{ChunkId, ErrorKind, FsError, FsResult};

@@ -69,4 +69,5 @@ unary! {
     cluster_state: ClusterStateRequest => ClusterUpdate,
     recalls: RecallsRequest => RecallsReply,
     fsync: InoRequest => CommitPoint,
+    usage: InoRequest => TreeUsage,
 }

@@ -176,6 +176,12 @@ impl<S: MetadataService + ?Sized> MetadataHandler<S> {
         Ok(statfs_to_wire(&totals))
     }
 
+    pub(crate) async fn usage(&self, request: v1::InoRequest) -> FsResult<v1::TreeUsage> {
+        let identity = required_identity(request.identity)?;
+        let usage = self.service.usage(identity, Ino(request.ino)).await?;
+        Ok(tree_usage_to_wire(&usage))
+    }
+
     pub(crate) async fn cluster_state(
         &self,
         request: v1::ClusterStateRequest,
@@ -241,5 +247,6 @@ dispatch! {
     Statfs: statfs,
     ClusterState: cluster_state,
     Fsync: fsync,
+    Usage: usage,
     Recalls: recalls,
 }

@@ -47,4 +47,5 @@ methods! {
     ClusterState = 15,
     Recalls = 16,
     Fsync = 17,
+    Usage = 18,
 }

@@ -11,7 +11,7 @@ use dfs_common::lease::RecallPage;
 use dfs_common::op::MutationBatch;
 use dfs_common::service::{DirPage, Found, MetadataService, Mutated, Opened};
 use dfs_common::session::{Caller, Identity, OpenSession, SessionGrant};
-use dfs_common::{CommitPoint, FsResult, Ino, Name};
+use dfs_common::{CommitPoint, FsResult, Ino, Name, TreeUsage};
 use prost::Message;
 use std::future::Future;
 use std::time::Duration;
@@ -262,6 +262,18 @@ impl<T: MetadataTransport> MetadataService for MetadataStub<T> {
         statfs_from_wire(
             self.transport
                 .call::<_, v1::StatfsReply>(Method::Statfs, request)
+                .await?,
+        )
+    }
+
+    async fn usage(&self, identity: Identity, ino: Ino) -> FsResult<TreeUsage> {
+        let request = v1::InoRequest {
+            identity: some_identity(&identity),
+            ino: ino.0,
+        };
+        tree_usage_from_wire(
+            self.transport
+                .call::<_, v1::TreeUsage>(Method::Usage, request)
                 .await?,
         )
     }

@@ -13,6 +13,7 @@ use dfs_common::op::{
 };
 use dfs_common::service::{ChunkWritten, DirEntry, DirPage, Found, Mutated, Opened};
 use dfs_common::session::{Caller, Identity, OpenDeclaration, OpenSession, SessionGrant, SessionSecret};
+use dfs_common::{Allowance, Quota, QuotaEntry, TreeUsage};
 use dfs_common::{
     Attr, ChunkId, ClusterId, DiskIncarnation, ErrorKind, FileKind, FsError, Ino, Name, NodeId, OpNumber,
     PgId, SessionEpoch, SessionId, SetAttr, SetTime, Timestamp,
@@ -353,6 +354,32 @@ pub fn statfs() -> impl Strategy<Value = StatFs> {
         capacity_bytes,
         available_bytes,
         used_bytes,
+        inodes,
+    })
+}
+
+pub fn tree_usage() -> impl Strategy<Value = TreeUsage> {
+    let allowed = || option::of(any::<(u64, u64)>().prop_map(|(limit, used)| Allowance { limit, used }));
+    (any::<(u64, u64, u64)>(), allowed(), allowed(), any::<bool>()).prop_map(
+        |((bytes, files, directories), bytes_allowed, inodes_allowed, quotas)| TreeUsage {
+            bytes,
+            files,
+            directories,
+            bytes_allowed,
+            inodes_allowed,
+            quotas,
+        },
+    )
+}
+
+pub fn quota_entry() -> impl Strategy<Value = QuotaEntry> {
+    let quota = any::<[Option<u64>; 2]>().prop_map(|[bytes, inodes]| Quota { bytes, inodes });
+    let path = option::of(vec(any::<u8>(), 0..50).prop_map(bytes::Bytes::from));
+    (ino(), path, quota, any::<(u64, u64)>()).prop_map(|(ino, path, quota, (bytes, inodes))| QuotaEntry {
+        ino,
+        path,
+        quota,
+        bytes,
         inodes,
     })
 }

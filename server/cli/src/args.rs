@@ -77,6 +77,8 @@ pub enum Command {
     Mkdir(MkdirArgs),
     /// Show everything about files
     Stat(StatArgs),
+    /// Show what lies below directories: bytes, files, directories, and their quotas; at once, however much it is
+    Du(DuArgs),
     /// Show nodes, capacity and health of the cluster
     Status,
     /// Administer the cluster
@@ -97,6 +99,9 @@ pub enum AdminCommand {
     /// Back the metadata up, and see how a restore goes on
     #[command(subcommand)]
     Metadata(MetadataCommand),
+    /// Limit what may lie below directories
+    #[command(subcommand)]
+    Quota(QuotaCommand),
 }
 
 /// Commands on the metadata of a running cluster.
@@ -162,6 +167,56 @@ pub struct FsckArgs {
     /// Check the metadata only; do not ask the datanodes for each chunk
     #[arg(long)]
     pub no_chunks: bool,
+}
+
+/// Commands for quotas.
+#[derive(Debug, Subcommand)]
+pub enum QuotaCommand {
+    /// Limit the bytes, or the files and directories, below a directory, for everybody, root too; writes beyond it fail with EDQUOT.
+    /// A limit that is not given is none
+    Set(QuotaSetArgs),
+    /// List all quotas and what is used of them
+    Ls,
+    /// Take the quota of directories away
+    Clear(QuotaClearArgs),
+}
+
+/// Arguments of `admin quota set`.
+#[derive(Debug, ClapArgs)]
+#[command(group(clap::ArgGroup::new("limits").required(true).multiple(true).args(["bytes", "inodes"])))]
+pub struct QuotaSetArgs {
+    /// Directory in DFS
+    #[arg(value_name = "PATH", value_parser = dfs_path())]
+    pub path: DfsPath,
+    /// Bytes that may be allocated, as `dfs du` shows them: a number, or one with K, M, G, T or P (powers of 1024)
+    #[arg(long, value_name = "N", value_parser = size)]
+    pub bytes: Option<u64>,
+    /// Files and directories, the directory itself not among them: a number, or one with K, M, G, T or P (powers of 1000)
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub inodes: Option<u64>,
+}
+
+/// Arguments of `admin quota clear`.
+#[derive(Debug, ClapArgs)]
+pub struct QuotaClearArgs {
+    /// Directories in DFS
+    #[arg(value_name = "PATH", required = true, value_parser = dfs_path())]
+    pub paths: Vec<DfsPath>,
+}
+
+/// Arguments of `du`.
+#[derive(Debug, ClapArgs)]
+#[command(disable_help_flag = true)]
+pub struct DuArgs {
+    /// Sizes with units
+    #[arg(long, short = 'h')]
+    pub human_readable: bool,
+    /// Paths in DFS [default: /]
+    #[arg(value_name = "PATH", value_parser = dfs_path())]
+    pub paths: Vec<DfsPath>,
+    /// Print help
+    #[arg(long, action = ArgAction::Help)]
+    pub help: Option<bool>,
 }
 
 /// Arguments of `admin durability`.
@@ -327,6 +382,37 @@ fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn size(text: &str) -> Result<u64, String> {
+    scaled(text, 1024)
+}
+
+fn count(text: &str) -> Result<u64, String> {
+    scaled(text, 1000)
+}
+
+/// A whole number with at most one letter behind it, each a power of `unit`; `iB` or `B` may follow the letter.
+fn scaled(text: &str, unit: u64) -> Result<u64, String> {
+    let digits = text
+        .find(|letter: char| !letter.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let power = match suffix.trim_end_matches("iB").trim_end_matches('B') {
+        "" if suffix.is_empty() || suffix == "B" => Some(0),
+        "K" | "k" => Some(1),
+        "M" => Some(2),
+        "G" => Some(3),
+        "T" => Some(4),
+        "P" => Some(5),
+        _ => None,
+    };
+    let value = number.parse::<u64>().ok().zip(power);
+    value
+        .and_then(|(number, power)| number.checked_mul(unit.pow(power)))
+        .ok_or_else(|| {
+            "a whole number is needed, below 2^64, with K, M, G, T or P behind it or nothing: 10G".to_owned()
+        })
+}
+
 fn octal_mode(text: &str) -> Result<u32, String> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match u32::from_str_radix(text, 8) {
@@ -382,11 +468,32 @@ mod tests {
             ("dfs mkdir -m +7 /a", "octal"),
             ("dfs mkdir -m 17777 /a", "octal"),
             ("dfs rm", "PATH"),
+            ("dfs admin quota set /a", "--bytes"),
+            ("dfs admin quota set /a --bytes 1.5G", "a whole number is needed"),
+            ("dfs admin quota set /a --bytes -1", "unexpected argument"),
+            ("dfs admin quota set /a --inodes 99999P", "below 2^64"),
+            ("dfs admin quota set /a --bytes G", "a whole number is needed"),
+            ("dfs admin quota clear", "PATH"),
         ] {
             let error = parse(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");
             assert!(error.to_string().contains(words), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn sizes_are_powers_of_1024_and_counts_of_1000() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("17", 17),
+            ("1K", 1024),
+            ("10GiB", 10 << 30),
+            ("2TB", 2 << 40),
+        ] {
+            assert_eq!(size(text), Ok(bytes));
+        }
+        assert_eq!(count("3M"), Ok(3_000_000));
+        assert!(size("1iB").is_err() && size("").is_err() && size("20000P").is_err());
     }
 
     #[test]

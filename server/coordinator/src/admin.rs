@@ -3,12 +3,13 @@
 use crate::backup::stream::PieceWriter;
 use crate::backup::{self, Source};
 use crate::fsck::{self, Event, Summary};
-use crate::namespace::{self, read};
+use crate::namespace::{self, quota, read};
 use crate::service::{CoordinatorService, total};
 use crate::store::snapshot::Stoppable;
 use dfs_common::cluster::NodeHealth;
+use dfs_common::limits::QUOTAS_PAGE_MAX;
 use dfs_common::service::ChunkConnector;
-use dfs_common::{Durability, ErrorKind, FsError, FsResult};
+use dfs_common::{Durability, ErrorKind, FsError, FsResult, Ino};
 use dfs_proto::v1::fsck_reply::Part as FsckPart;
 use dfs_proto::{convert, status, v1};
 use std::sync::Arc;
@@ -207,6 +208,22 @@ impl AdminService {
         })
     }
 
+    async fn choose_quota(&self, request: v1::SetQuotaRequest) -> FsResult<v1::Empty> {
+        let (ino, quota) = (Ino(request.ino), convert::quota_from_wire(request.quota));
+        let core = self.coordinator.core()?;
+        core.applier.set_quota(ino, quota).await?;
+        tracing::info!(%ino, bytes = ?quota.bytes, inodes = ?quota.inodes, "a quota was set");
+        Ok(v1::Empty {})
+    }
+
+    fn quotas(&self, after: Ino) -> FsResult<v1::ListQuotasReply> {
+        let snapshot = self.coordinator.core()?.store.snapshot()?;
+        let page = quota::list(&*snapshot, after, QUOTAS_PAGE_MAX)?;
+        Ok(v1::ListQuotasReply {
+            entries: page.iter().map(convert::quota_entry_to_wire).collect(),
+        })
+    }
+
     async fn choose_durability(&self, delay_ms: u64) -> FsResult<v1::Empty> {
         let durability = Durability::from_delay_ms(delay_ms)?;
         let core = self.coordinator.core()?;
@@ -345,6 +362,22 @@ impl v1::admin_server::Admin for AdminService {
         _request: Request<v1::StatusRequest>,
     ) -> Result<Response<v1::StatusReply>, Status> {
         self.report()
+            .map(Response::new)
+            .map_err(|error| status::to_status(&error))
+    }
+
+    async fn set_quota(&self, request: Request<v1::SetQuotaRequest>) -> Result<Response<v1::Empty>, Status> {
+        self.choose_quota(request.into_inner())
+            .await
+            .map(Response::new)
+            .map_err(|error| status::to_status(&error))
+    }
+
+    async fn list_quotas(
+        &self,
+        request: Request<v1::ListQuotasRequest>,
+    ) -> Result<Response<v1::ListQuotasReply>, Status> {
+        self.quotas(Ino(request.into_inner().after))
             .map(Response::new)
             .map_err(|error| status::to_status(&error))
     }

@@ -85,6 +85,8 @@ impl Core {
         let epoch = fence.epoch();
         let store: Arc<dyn MetaStore> = Arc::new(FencedStore::new(data.store.clone(), fence));
 
+        // Before anything else is written.
+        namespace::usage::rebuild::open(&*store, epoch)?;
         let persistence = Persistence::open(&*store, epoch, clock.clone())?;
         let progress = persistence.progress();
 

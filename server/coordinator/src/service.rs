@@ -1,7 +1,7 @@
 //! The metadata service: sessions are checked, reads go to the store, mutations to the applier.
 
 use crate::core::Core;
-use crate::namespace::{OpenFiles, orphans, read};
+use crate::namespace::{OpenFiles, orphans, quota, read};
 use crate::session::opens::Counted;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use dfs_common::limits::{
 use dfs_common::op::MutationBatch;
 use dfs_common::service::{DirPage, Found, MetadataService, Mutated, Opened};
 use dfs_common::session::{Caller, Identity, OpenSession, SessionGrant, SessionSecret};
-use dfs_common::{CommitPoint, ErrorKind, FsError, FsResult, Ino, Name};
+use dfs_common::{CommitPoint, ErrorKind, FsError, FsResult, Ino, Name, TreeUsage};
 use parking_lot::RwLock;
 use std::sync::Arc;
 use std::time::Duration;
@@ -292,6 +292,12 @@ impl MetadataService for CoordinatorService {
             used_bytes: counters.content_bytes,
             inodes: counters.inodes,
         })
+    }
+
+    async fn usage(&self, identity: Identity, ino: Ino) -> FsResult<TreeUsage> {
+        let core = self.live(&identity)?;
+        let snapshot = core.store.snapshot()?;
+        quota::tree_usage(&*snapshot, ino)
     }
 
     async fn cluster_state(&self, identity: Identity, known_version: u64) -> FsResult<ClusterUpdate> {

@@ -18,7 +18,8 @@ use dfs_common::{
 };
 use dfs_coordinator::namespace::txn::Txn;
 use dfs_coordinator::namespace::{
-    self, ApplyContext, ChunkPlacement, OpenFiles, check, orphans, permission, read, reap, release_orphan,
+    self, ApplyContext, ChunkPlacement, OpenFiles, check, orphans, permission, quota, read, reap,
+    release_orphan,
 };
 use dfs_coordinator::store::memory::MemoryStore;
 use dfs_coordinator::store::{MetaStore, WriteBatch};
@@ -584,6 +585,11 @@ fn stat(attr: Attr) -> Stat {
 }
 
 impl Target for NamespaceTarget {
+    fn usage(&mut self, path: &FsPath) -> Option<(u64, u64, u64)> {
+        let ino = self.resolve(&Caller::root(), path).unwrap().ino;
+        let usage = quota::tree_usage(&self.store, ino).unwrap();
+        Some((usage.bytes, usage.files, usage.directories))
+    }
     fn name(&self) -> String {
         "namespace".into()
     }

@@ -49,6 +49,11 @@ impl DirtyBudget {
         permit.expect("the budget is never closed").forget();
     }
 
+    /// What is taken now, by unsaved data and by writes that are about to make some.
+    pub(crate) fn unsaved(&self) -> u64 {
+        (self.max - self.bytes.available_permits().min(self.max)) as u64
+    }
+
     /// Gives back what was reserved.
     pub(crate) fn give_back(&self, bytes: u64) {
         self.bytes.add_permits(bytes as usize);

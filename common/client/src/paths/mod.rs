@@ -12,7 +12,7 @@ use dfs_common::attr::{Attr, FileKind, SetAttr};
 use dfs_common::op::RenameMode;
 use dfs_common::service::DirPage;
 use dfs_common::session::Caller;
-use dfs_common::{ErrorKind, FsResult};
+use dfs_common::{ErrorKind, FsResult, TreeUsage};
 
 /// Operations on paths (`/a/b`, any bytes), on behalf of one caller. Symbolic links are followed, the last one unless
 /// said otherwise.
@@ -32,6 +32,12 @@ impl PathApi {
     /// Attributes; of a symbolic link itself unless `follow`.
     pub async fn stat(&self, path: &[u8], follow: bool) -> FsResult<Attr> {
         Ok(self.find(path, follow).await?.attr)
+    }
+
+    /// What lies below a directory, or of anything else the inode itself; of a symbolic link itself unless `follow`.
+    pub async fn usage(&self, path: &[u8], follow: bool) -> FsResult<TreeUsage> {
+        let found = self.find(path, follow).await?;
+        self.client.usage(found.attr.ino).await
     }
 
     /// Target of a symbolic link.

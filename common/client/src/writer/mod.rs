@@ -2,6 +2,7 @@
 
 pub(crate) mod flusher;
 pub(crate) mod grants;
+pub(crate) mod quota;
 pub(crate) mod save;
 pub(crate) mod upload;
 pub(crate) mod write;

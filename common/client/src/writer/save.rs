@@ -89,6 +89,15 @@ impl Inner {
 
     /// Saves what is sealed until `last`, and answers as [`Inner::save`]; the caller holds `order`.
     pub(crate) async fn save_up_to(self: &Arc<Self>, file: &Arc<File>, last: u64) -> FsResult<bool> {
+        let saved = self.try_save_up_to(file, last).await;
+        if let Err(error) = &saved {
+            self.failed(file, error);
+        }
+        saved
+    }
+
+    /// As [`Inner::save_up_to`]; a failure is left to the caller to remember.
+    pub(super) async fn try_save_up_to(self: &Arc<Self>, file: &Arc<File>, last: u64) -> FsResult<bool> {
         let _changing = file.changing();
         let mut durable = false;
         loop {
@@ -102,18 +111,12 @@ impl Inner {
             let Some((sequence, body)) = next.filter(|(sequence, _)| *sequence <= last) else {
                 return Ok(durable);
             };
-            match self.save_one(file, sequence, &body).await {
-                Ok(saved_durably) => durable = saved_durably,
-                Err(error) => {
-                    self.failed(file, &error);
-                    return Err(error);
-                }
-            }
+            durable = self.save_one(file, sequence, &body).await?;
         }
     }
 
     /// Remembers why saving failed; gives the data up if it can never be saved.
-    fn failed(&self, file: &Arc<File>, error: &FsError) {
+    pub(super) fn failed(&self, file: &Arc<File>, error: &FsError) {
         match error.kind() {
             // The patience ended: nobody knows, and it may still work.
             kind if kind.is_retryable() => {}

@@ -47,6 +47,9 @@ impl Inner {
         }
         let file = &handle.file;
         not_failing(file)?;
+        if let Some(done) = self.write_if_tight(handle, caller, offset, data).await? {
+            return Ok(done);
+        }
         let mut done = 0;
         // An append that fits in one commit is one, so that nobody's append comes between its parts.
         let mut whole = handle.append;
@@ -66,7 +69,7 @@ impl Inner {
     }
 
     /// Takes `bytes` of the budget, waiting for others to be saved.
-    async fn reserve(&self, file: &Arc<File>, bytes: usize) -> FsResult<()> {
+    pub(super) async fn reserve(&self, file: &Arc<File>, bytes: usize) -> FsResult<()> {
         while !self.dirty.try_reserve(bytes) {
             let waiting = self.dirty.reserve(bytes);
             if tokio::time::timeout(LOOK_AGAIN, waiting).await.is_ok() {

@@ -9,6 +9,8 @@ const PAGE: u64 = 4096;
 pub struct Content {
     size: u64,
     pages: BTreeMap<u64, Vec<u8>>,
+    /// Start and end of each run of bytes that were written: disjoint, in order.
+    written: BTreeMap<u64, u64>,
 }
 
 impl Content {
@@ -48,12 +50,38 @@ impl Content {
             (at, rest) = (at + now.len() as u64, later);
         }
         if !bytes.is_empty() {
+            self.mark(offset, offset + bytes.len() as u64);
             self.size = self.size.max(offset + bytes.len() as u64);
         }
     }
 
+    /// Bytes that were written and not cut off: what no hole is.
+    pub fn allocated(&self) -> u64 {
+        self.written.iter().map(|(start, end)| end - start).sum()
+    }
+
+    fn mark(&mut self, mut start: u64, mut end: u64) {
+        while let Some((from, to)) = self
+            .written
+            .range(..=end)
+            .next_back()
+            .map(|(from, to)| (*from, *to))
+        {
+            if to < start {
+                break;
+            }
+            self.written.remove(&from);
+            (start, end) = (start.min(from), end.max(to));
+        }
+        self.written.insert(start, end);
+    }
+
     /// Cuts or extends with zeros.
     pub fn truncate(&mut self, size: u64) {
+        self.written.retain(|start, _| *start < size);
+        if let Some(mut last) = self.written.last_entry() {
+            *last.get_mut() = (*last.get()).min(size);
+        }
         self.size = size;
         self.pages.retain(|number, _| number * PAGE < size);
         if let Some(page) = self.pages.get_mut(&(size / PAGE)) {
@@ -75,5 +103,11 @@ mod tests {
         assert_eq!(content.read(4999, 6), b"\0ab\0\0\0");
         assert_eq!(content.read(8998, 100), b"\0\0");
         assert_eq!(content.read(9000, 1), b"");
+        assert_eq!(content.allocated(), 2);
+        content.write(100, &[1; 50]);
+        content.write(5000, b"abc");
+        content.write(140, &[1; 20]);
+        content.write(90, &[1; 10]);
+        assert_eq!(content.allocated(), 3 + 70);
     }
 }

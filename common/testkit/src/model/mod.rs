@@ -9,6 +9,7 @@ mod content;
 mod file;
 mod namespace;
 mod permission;
+mod usage;
 mod xattr;
 
 use crate::call::{Call, FsPath, Outcome, Slot, Stat, Target, Time};

@@ -5,6 +5,7 @@ use super::chunks::TwinChunks;
 use super::state::{Body, State};
 use async_trait::async_trait;
 use bytes::Bytes;
+use dfs_common::TreeUsage;
 use dfs_common::attr::{Attr, FileKind};
 use dfs_common::clock::Clock;
 use dfs_common::cluster::{ClusterUpdate, NodeHealth, NodeInfo, PlacementGroup, StatFs};
@@ -318,6 +319,10 @@ impl MetadataService for TwinMetadata {
                 inodes: inos.len() as u64,
             })
         })
+    }
+
+    async fn usage(&self, identity: Identity, ino: Ino) -> FsResult<TreeUsage> {
+        self.with(&identity, |state| state.usage(ino))
     }
 
     async fn cluster_state(&self, identity: Identity, known_version: u64) -> FsResult<ClusterUpdate> {

@@ -12,6 +12,7 @@ mod metadata;
 mod names;
 mod sessions;
 mod state;
+mod usage;
 mod xattrs;
 
 pub use chunks::{TwinChunks, TwinNode};

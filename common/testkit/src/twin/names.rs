@@ -97,6 +97,7 @@ impl State {
             }
         }
         let ino = self.new_inode(body, kind, mode, (who.uid, group));
+        self.inode_mut(ino)?.home = place.0;
         if kind == FileKind::Directory {
             self.inode_mut(place.0)?.attr.nlink += 1;
         }
@@ -250,6 +251,7 @@ impl State {
         access::check_removal(self.inode(parent)?, self.inode(ino)?, who)?;
         self.check_kind(ino, false)?;
         self.take_name((parent, name))?;
+        self.leave_home(ino, parent)?;
         let nlink = self.drop_link(ino)?;
         Ok(OpReply::Removed { ino, nlink })
     }
@@ -274,6 +276,7 @@ impl State {
 
     /// `target` lost its name in `parent` to another inode.
     fn replaced(&mut self, parent: Ino, target: Ino) -> FsResult<()> {
+        self.leave_home(target, parent)?;
         if self.kind(target)? == FileKind::Directory {
             self.inode_mut(parent)?.attr.nlink -= 1;
             self.inode_mut(target)?.attr.nlink = 0;
@@ -395,6 +398,10 @@ impl State {
             *parent = new_parent;
             self.inode_mut(old_parent)?.attr.nlink -= 1;
             self.inode_mut(new_parent)?.attr.nlink += 1;
+        }
+        let inode = self.inode_mut(ino)?;
+        if inode.home == old_parent {
+            inode.home = new_parent;
         }
         self.changed(ino).map(drop)
     }

@@ -28,6 +28,8 @@ pub(super) struct Inode {
     pub(super) attr: Attr,
     pub(super) body: Body,
     pub(super) xattrs: BTreeMap<Bytes, Bytes>,
+    /// Directory in which it is counted, unless it is one itself.
+    pub(super) home: Ino,
 }
 
 /// A chunk that files refer to.
@@ -146,6 +148,7 @@ impl State {
                 attr,
                 body,
                 xattrs: BTreeMap::new(),
+                home: Ino::ROOT,
             },
         );
         ino

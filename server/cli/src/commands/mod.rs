@@ -2,12 +2,14 @@
 
 mod connect;
 mod download;
+mod du;
 mod durability;
 mod fsck;
 mod ls;
 mod metadata;
 mod mkdir;
 mod nodes;
+mod quota;
 mod rm;
 mod stat;
 mod status;
@@ -30,6 +32,7 @@ pub async fn run(command: Command, context: &Context) -> FsResult<()> {
         Command::Rm(args) => rm::run(context, args).await,
         Command::Mkdir(args) => mkdir::run(context, args).await,
         Command::Stat(args) => stat::run(context, args).await,
+        Command::Du(args) => du::run(context, args).await,
         Command::Status => context.stoppable(status::run(context)).await,
         Command::Admin(AdminCommand::Durability(args)) => {
             context.stoppable(durability::run(context, args)).await
@@ -38,6 +41,7 @@ pub async fn run(command: Command, context: &Context) -> FsResult<()> {
         Command::Admin(AdminCommand::Metadata(command)) => {
             context.stoppable(metadata::run(context, command)).await
         }
+        Command::Admin(AdminCommand::Quota(command)) => quota::run(context, command).await,
         Command::Admin(AdminCommand::Nodes) => context.stoppable(nodes::run(context)).await,
     }
 }

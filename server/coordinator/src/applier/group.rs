@@ -188,6 +188,10 @@ impl Group {
                 });
                 answer(reply, result)
             }
+            Command::SetQuota { ino, quota, reply } => {
+                let result = self.whole(txn, |_, txn| namespace::quota::set(txn, ino, quota));
+                answer(reply, result)
+            }
             Command::SetDurability { durability, reply } => {
                 self.parts.persistence.set(txn, durability);
                 answer(reply, Ok(()))

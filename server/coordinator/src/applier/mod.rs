@@ -29,7 +29,7 @@ use dfs_common::limits::APPLIER_QUEUE_MAX;
 use dfs_common::op::{MutationBatch, OpResult};
 use dfs_common::session::{Identity, OpenSession, SessionGrant, SessionSecret};
 use dfs_common::{
-    ChunkId, ClusterId, CommitPoint, Durability, ErrorKind, FsError, FsResult, Ino, NodeId, SessionId,
+    ChunkId, ClusterId, CommitPoint, Durability, ErrorKind, FsError, FsResult, Ino, NodeId, Quota, SessionId,
 };
 use parking_lot::Mutex;
 use persistence::Persistence;
@@ -153,6 +153,11 @@ enum Command {
     },
     /// The hold after a restore is over.
     EndHold {
+        reply: Reply<()>,
+    },
+    SetQuota {
+        ino: Ino,
+        quota: Quota,
         reply: Reply<()>,
     },
     SetDurability {
@@ -305,6 +310,14 @@ impl Applier {
     pub async fn set_durability(&self, durability: Durability) -> FsResult<()> {
         self.call(|reply| Command::SetDurability { durability, reply })
             .await
+    }
+
+    /// Sets the quota of a directory; durable on return.
+    ///
+    /// # Errors
+    /// Those of [`crate::namespace::quota::set`].
+    pub async fn set_quota(&self, ino: Ino, quota: Quota) -> FsResult<()> {
+        self.call(|reply| Command::SetQuota { ino, quota, reply }).await
     }
 
     /// Waits until everything sent before is durable.

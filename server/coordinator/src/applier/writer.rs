@@ -28,6 +28,7 @@ fn is_urgent(command: &Command) -> bool {
         | Command::CreateGroups { .. }
         | Command::Repair { .. }
         | Command::EndHold { .. }
+        | Command::SetQuota { .. }
         | Command::SetDurability { .. }
         | Command::Barrier { .. }
         | Command::Stop => true,

@@ -7,6 +7,8 @@
 //!
 //! One file although it is long: every rule looks at the same facts, and they are gathered in one order.
 
+mod usage;
+
 use super::chunks::{self, Chunk, FreedChunk};
 use super::counters::{self, Counters};
 use super::inode::Inode;
@@ -177,6 +179,7 @@ pub fn check(read: &dyn MetaRead) -> FsResult<Report> {
     check.maps()?;
     check.chunks()?;
     check.totals()?;
+    usage::check(read, &mut check.report)?;
     let mut report = check.report;
     if report.unreadable > 0 {
         report.repairs.clear();

@@ -1,7 +1,9 @@
 //! A namespace in memory for the tests of the operations: a clock that ticks per operation, open files and nodes as told.
 
 use super::txn::Txn;
-use super::{ApplyContext, ChunkPlacement, OpenFiles, apply, check, initialize, orphans, read, reap, repair};
+use super::{
+    ApplyContext, ChunkPlacement, OpenFiles, apply, check, initialize, orphans, quota, read, reap, repair,
+};
 use crate::store::memory::MemoryStore;
 use crate::store::{MetaStore, WriteBatch};
 use crate::stored;
@@ -12,7 +14,7 @@ use dfs_common::extent::{CommittedChunk, Extent, ExtentData, ExtentPage, Receipt
 use dfs_common::op::{CommitWrite, OpReply, OpResult, Operation, RenameMode, XattrMode};
 use dfs_common::session::Caller;
 use dfs_common::{
-    Attr, ChunkId, DiskIncarnation, ErrorKind, FileKind, FsResult, Ino, Name, NodeId, PgId, SessionId,
+    Attr, ChunkId, DiskIncarnation, ErrorKind, FileKind, FsResult, Ino, Name, NodeId, PgId, Quota, SessionId,
     SetAttr, Timestamp,
 };
 use dfs_proto::v1;
@@ -456,6 +458,25 @@ impl Fixture {
         let batch = txn.into_batch();
         self.store.commit(batch).unwrap();
         let_go
+    }
+
+    pub fn set_quota(&mut self, ino: Ino, bytes: Option<u64>, inodes: Option<u64>) -> FsResult<()> {
+        let mut txn = Txn::new(&self.store);
+        quota::set(&mut txn, ino, Quota { bytes, inodes })?;
+        let batch = txn.into_batch();
+        self.store.commit(batch).unwrap();
+        Ok(())
+    }
+
+    /// Bytes, files and directories below a directory.
+    pub fn usage(&self, ino: Ino) -> (u64, u64, u64) {
+        let tree = quota::tree_usage(&self.store, ino).unwrap();
+        (tree.bytes, tree.files, tree.directories)
+    }
+
+    /// Commits `length` inline bytes at `offset`.
+    pub fn write(&mut self, ino: Ino, offset: u64, length: usize) -> OpResult {
+        self.commit(commit(ino, vec![inline(offset, &vec![1; length])], vec![]))
     }
 
     pub fn listing(&self, ino: Ino) -> Vec<String> {

@@ -1,7 +1,7 @@
 //! The inode record, and how a new inode gets its owner, group and mode.
 
 use super::txn::Txn;
-use super::{ApplyContext, counters, damaged, dentry, directory, keys, permission};
+use super::{ApplyContext, counters, damaged, dentry, directory, keys, names, permission};
 use crate::store::MetaRead;
 use bytes::Bytes;
 use dfs_common::session::Caller;
@@ -14,7 +14,8 @@ use prost::Message;
 pub struct Inode {
     /// What stat shows.
     pub attr: Attr,
-    /// Directory that holds it; of directories only. The root is its own.
+    /// Of a directory: the one that holds it; the root is its own. Of anything else: the one in which it is counted
+    /// ([`super::names`]), or was when it lost its last name.
     pub parent: Ino,
     /// Of a symbolic link.
     pub target: Bytes,
@@ -182,9 +183,10 @@ pub fn make(
     };
     let inode = Inode {
         target: new.target,
-        ..Inode::new(attr, if is_directory { parent.ino() } else { Ino(0) })
+        ..Inode::new(attr, parent.ino())
     };
     inode.put(txn);
+    names::made(txn, &inode, parent.ino())?;
     // The number is new, so it serves as the entry's cursor as well.
     let entry = dentry::Dentry {
         ino: inode.ino(),

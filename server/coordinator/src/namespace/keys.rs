@@ -11,7 +11,9 @@ const CURSOR: u8 = b'd';
 const EXTENT: u8 = b'e';
 const FREED: u8 = b'f';
 const GROUP: u8 = b'g';
+const LINK: u8 = b'h';
 const INODE: u8 = b'i';
+const QUOTA: u8 = b'j';
 const SPENT: u8 = b'k';
 const REPLICA_SET: u8 = b'l';
 const META: u8 = b'm';
@@ -22,6 +24,7 @@ const REPLY: u8 = b'r';
 const SESSION: u8 = b's';
 const DENTRY: u8 = b't';
 const UNSYNCED: u8 = b'u';
+const USAGE: u8 = b'v';
 const REAP: u8 = b'w';
 const XATTR: u8 = b'x';
 
@@ -189,6 +192,63 @@ pub fn parse_xattr(key: &Bytes) -> Option<(Ino, Bytes)> {
     }
     let ino = u64::from_be_bytes(key[1..9].try_into().ok()?);
     Some((Ino(ino), key.slice(9..)))
+}
+
+/// Name of an inode beside the one that it is counted by.
+pub fn link(ino: Ino, parent: Ino, cursor: u64) -> Bytes {
+    key(
+        LINK,
+        &[
+            &ino.0.to_be_bytes(),
+            &parent.0.to_be_bytes(),
+            &cursor.to_be_bytes(),
+        ],
+    )
+}
+/// Further names of an inode.
+pub fn links_of(ino: Ino) -> KeyRange {
+    below(LINK, ino.0)
+}
+/// Further names of all inodes.
+pub fn links() -> KeyRange {
+    table(LINK)
+}
+/// Inode, parent and cursor in the key of a further name.
+pub fn parse_link(key: &[u8]) -> Option<(Ino, Ino, u64)> {
+    let (prefix, rest) = key.split_first()?;
+    let (numbers, rest) = rest.as_chunks::<8>();
+    let [ino, parent, cursor] = numbers else {
+        return None;
+    };
+    (*prefix == LINK && rest.is_empty()).then_some(())?;
+    let number = |bytes: &[u8; 8]| u64::from_be_bytes(*bytes);
+    Some((Ino(number(ino)), Ino(number(parent)), number(cursor)))
+}
+
+/// Usage record of a directory.
+pub fn usage(directory: Ino) -> Bytes {
+    numbered(USAGE, directory.0)
+}
+/// All usage records.
+pub fn usages() -> KeyRange {
+    table(USAGE)
+}
+/// The directory in a usage record's key.
+pub fn parse_usage(key: &[u8]) -> Option<Ino> {
+    parse_numbered(USAGE, key).map(Ino)
+}
+
+/// Quota of a directory.
+pub fn quota(directory: Ino) -> Bytes {
+    numbered(QUOTA, directory.0)
+}
+/// All quotas.
+pub fn quotas() -> KeyRange {
+    table(QUOTA)
+}
+/// The directory in a quota's key.
+pub fn parse_quota(key: &[u8]) -> Option<Ino> {
+    parse_numbered(QUOTA, key).map(Ino)
 }
 
 /// Chunk record.
@@ -372,6 +432,10 @@ pub fn restore() -> Bytes {
 pub fn schema() -> Bytes {
     Bytes::from_static(b"mschema")
 }
+/// The last opening of the store that kept the usage records.
+pub fn usage_epoch() -> Bytes {
+    Bytes::from_static(b"musage_epoch")
+}
 /// Number of the next session.
 pub fn next_session() -> Bytes {
     Bytes::from_static(b"mnext_session")
@@ -414,6 +478,10 @@ mod tests {
         assert_eq!(parse_replica_set(&replica_set(&set)), Some(set.to_vec()));
         assert_eq!(parse_chunk(&freed_chunk(id)), None);
         assert_eq!(parse_inode(b"i"), None);
+        assert_eq!(parse_link(&link(Ino(5), Ino(6), 7)), Some((Ino(5), Ino(6), 7)));
+        assert_eq!(parse_link(&inode(Ino(5))), None);
+        assert_eq!(parse_usage(&usage(Ino(5))), Some(Ino(5)));
+        assert_eq!(parse_quota(&quota(Ino(5))), Some(Ino(5)));
     }
 
     #[test]
@@ -461,6 +529,9 @@ mod tests {
             unsynced_commits(),
             table(REPLY),
             table(SPENT),
+            links(),
+            usages(),
+            quotas(),
         ];
         let mut sorted = tables.to_vec();
         sorted.sort();

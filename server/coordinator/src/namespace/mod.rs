@@ -5,7 +5,8 @@
 //! ([`ApplyContext`]), so replay gives the same state (I10). Knows neither network nor store; writes nothing itself.
 //!
 //! Every operation has a file of its name in `ops`; what they share are the records: [`inode`], [`dentry`], [`extents`],
-//! [`chunks`], [`xattrs`], [`counters`], [`orphans`], [`reap`], [`repair`], and the rules of [`permission`] and [`directory`].
+//! [`chunks`], [`xattrs`], [`counters`], [`usage`], [`names`], [`quota`], [`orphans`], [`reap`], [`repair`], and the rules of
+//! [`permission`] and [`directory`].
 
 pub mod check;
 pub mod chunks;
@@ -16,13 +17,16 @@ pub mod extents;
 pub mod inode;
 pub mod keys;
 pub mod migrate;
+pub mod names;
 pub mod ops;
 pub mod orphans;
 pub mod permission;
+pub mod quota;
 pub mod read;
 pub mod reap;
 pub mod repair;
 pub mod txn;
+pub mod usage;
 pub mod xattrs;
 
 #[cfg(test)]
@@ -178,6 +182,12 @@ pub fn initialize(txn: &mut Txn<'_>, now: Timestamp) -> FsResult<()> {
         ..Default::default()
     };
     counters::put(txn, &counters);
+    let root = usage::Usage {
+        parent: Ino::ROOT.0,
+        ..Default::default()
+    };
+    txn.put_usage(Ino::ROOT, Some(root));
+    usage::rebuild::mark(txn, 0);
     Ok(())
 }
 

@@ -1,7 +1,7 @@
-//! Random sequences: the splice against an array of bytes, and replay against itself (I10).
+//! Random sequences: the splice against an array of bytes, replay against itself (I10), and no tree that grows beyond its quota.
 
-use super::check;
 use super::fixture::{Fixture, commit, in_chunk, inline, name, received, user};
+use super::{check, quota};
 use crate::store::MetaRead;
 use bytes::Bytes;
 use dfs_common::extent::{Extent, ExtentData};
@@ -223,6 +223,11 @@ fn replay(sequence: &[[u8; 8]], checked: bool) -> Vec<(Bytes, Bytes)> {
             0 => fixture.open(target, true),
             1 => fixture.release(target),
             2 => drop(fixture.reap_replaced(2)),
+            3 => {
+                let limit =
+                    |number: u8, factor| (!number.is_multiple_of(3)).then(|| u64::from(number) * factor);
+                let _ = fixture.set_quota(target, limit(numbers[1], 4), limit(numbers[2] % 10, 1));
+            }
             _ => {}
         }
         let caller = if numbers[5] % 4 == 0 {
@@ -231,7 +236,21 @@ fn replay(sequence: &[[u8; 8]], checked: bool) -> Vec<(Bytes, Bytes)> {
             Caller::root()
         };
         let operation = operation(numbers);
+        let quotas = |fixture: &Fixture| quota::list(&fixture.store, Ino(0), 100).unwrap();
+        let before = quotas(&fixture);
         let _ = fixture.apply(&caller, &operation);
+        for after in quotas(&fixture) {
+            let Some(before) = before.iter().find(|before| before.ino == after.ino) else {
+                panic!("{operation:?} made a quota");
+            };
+            let within =
+                |limit: Option<u64>, before, after| after <= before || limit.is_none_or(|l| after <= l);
+            assert!(
+                within(after.quota.bytes, before.bytes, after.bytes)
+                    && within(after.quota.inodes, before.inodes, after.inodes),
+                "{operation:?} made {before:?} {after:?}"
+            );
+        }
         if checked {
             let report = check::check(&fixture.store).unwrap();
             assert!(report.is_clean(), "{operation:?} left {report:#?}");

@@ -1,12 +1,15 @@
 //! A transaction: an overlay of changes over a store, which reads through it as if they were there already.
 //!
 //! Savepoints cost a number: what a change replaced in the overlay goes to an undo log, and rolling back plays the log
-//! backwards. Invariant: [`Txn::into_batch`] holds one change per key, exactly what the reads showed.
+//! backwards. Usage records are kept decoded: the operations of a group change those of the same few directories again and
+//! again. Invariant: [`Txn::into_batch`] holds one change per key, exactly what the reads showed.
 
+use super::keys;
+use super::usage::{self, Usage};
 use crate::store::{MetaRead, WriteBatch};
 use bytes::Bytes;
-use dfs_common::FsResult;
-use std::collections::{BTreeMap, VecDeque};
+use dfs_common::{FsResult, Ino};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::iter::Peekable;
 use std::ops::Bound;
 
@@ -17,7 +20,15 @@ type Overlaid = Option<Option<Bytes>>;
 pub struct Txn<'a> {
     read: &'a dyn MetaRead,
     overlay: BTreeMap<Bytes, Option<Bytes>>,
-    undo: Vec<(Bytes, Overlaid)>,
+    /// Changed usage records, none of which is in the overlay; `None` is deleted.
+    usage: HashMap<Ino, Option<Usage>>,
+    undo: Vec<Undo>,
+}
+
+/// How to take back one change: what was there of the key, or of the usage record, in this transaction.
+enum Undo {
+    Key(Bytes, Overlaid),
+    Usage(Ino, Option<Option<Usage>>),
 }
 
 /// A moment of a transaction to which it can go back; they nest.
@@ -30,14 +41,18 @@ impl<'a> Txn<'a> {
         Txn {
             read,
             overlay: BTreeMap::new(),
+            usage: HashMap::new(),
             undo: Vec::new(),
         }
     }
 
     /// The value of `key`, with the changes so far.
     pub fn get(&self, key: &[u8]) -> FsResult<Option<Bytes>> {
-        match self.overlay.get(key) {
-            Some(value) => Ok(value.clone()),
+        if let Some(value) = self.overlay.get(key) {
+            return Ok(value.clone());
+        }
+        match keys::parse_usage(key).and_then(|directory| self.usage.get(&directory)) {
+            Some(usage) => Ok(usage.as_ref().map(usage::encode)),
             None => self.read.get(key),
         }
     }
@@ -48,7 +63,17 @@ impl<'a> Txn<'a> {
             return Ok(Vec::new());
         }
         let range = (Bound::Included(start), Bound::Excluded(end));
-        let mut changes = self.overlay.range::<[u8], _>(range).peekable();
+        let (first, behind) = keys::usages();
+        let with_usage;
+        let overlay = match self.usage.is_empty() || end <= &first[..] || start >= &behind[..] {
+            true => &self.overlay,
+            false => {
+                // Only checks look through usage records.
+                with_usage = self.all_changes();
+                &with_usage
+            }
+        };
+        let mut changes = overlay.range::<[u8], _>(range).peekable();
         if changes.peek().is_none() {
             return self.read.scan(start, end, limit);
         }
@@ -82,13 +107,37 @@ impl<'a> Txn<'a> {
     }
 
     fn change(&mut self, key: Bytes, value: Option<Bytes>) {
+        debug_assert!(
+            keys::parse_usage(&key).is_none(),
+            "usage records have their own way"
+        );
         let before = self.overlay.insert(key.clone(), value);
-        self.undo.push((key, before));
+        self.undo.push(Undo::Key(key, before));
+    }
+
+    /// The usage record of `directory`, with the changes so far.
+    pub fn usage(&self, directory: Ino) -> FsResult<Option<Usage>> {
+        match self.usage.get(&directory) {
+            Some(usage) => Ok(*usage),
+            None => usage::find(self.read, directory),
+        }
+    }
+
+    /// Sets the usage record of `directory`, or deletes it.
+    pub fn put_usage(&mut self, directory: Ino, usage: Option<Usage>) {
+        let before = self.usage.insert(directory, usage);
+        self.undo.push(Undo::Usage(directory, before));
+    }
+
+    fn all_changes(&self) -> BTreeMap<Bytes, Option<Bytes>> {
+        let mut changes = self.overlay.clone();
+        changes.extend(encoded(&self.usage));
+        changes
     }
 
     /// True without a change.
     pub fn is_empty(&self) -> bool {
-        self.overlay.is_empty()
+        self.overlay.is_empty() && self.usage.is_empty()
     }
 
     /// Remembers this moment.
@@ -104,22 +153,29 @@ impl<'a> Txn<'a> {
     /// Takes back every change since `savepoint`.
     pub fn rollback_to(&mut self, savepoint: Savepoint) {
         while self.undo.len() > savepoint.0 {
-            let Some((key, before)) = self.undo.pop() else {
-                return;
-            };
-            match before {
-                Some(value) => self.overlay.insert(key, value),
-                None => self.overlay.remove(&key),
-            };
+            match self.undo.pop() {
+                Some(Undo::Key(key, Some(value))) => drop(self.overlay.insert(key, value)),
+                Some(Undo::Key(key, None)) => drop(self.overlay.remove(&key)),
+                Some(Undo::Usage(directory, Some(usage))) => drop(self.usage.insert(directory, usage)),
+                Some(Undo::Usage(directory, None)) => drop(self.usage.remove(&directory)),
+                None => return,
+            }
         }
     }
 
     /// The changes, one per key.
     pub fn into_batch(self) -> WriteBatch {
-        WriteBatch {
-            changes: self.overlay.into_iter().collect(),
-        }
+        let mut changes: Vec<_> = self.overlay.into_iter().collect();
+        changes.extend(encoded(&self.usage));
+        WriteBatch { changes }
     }
+}
+
+fn encoded(usage: &HashMap<Ino, Option<Usage>>) -> impl Iterator<Item = (Bytes, Option<Bytes>)> {
+    let change = |(directory, usage): (&Ino, &Option<Usage>)| {
+        (keys::usage(*directory), usage.as_ref().map(usage::encode))
+    };
+    usage.iter().map(change)
 }
 
 impl MetaRead for Txn<'_> {

@@ -9,6 +9,7 @@ mod open_files;
 mod permissions;
 mod renames;
 mod sessions;
+mod usage;
 mod xattrs;
 
 use super::checks;
@@ -71,6 +72,8 @@ const CHECKS: &[Check] = checks![Kit:
     xattrs::attributes_are_set_read_listed_and_removed,
     xattrs::namespaces_have_their_rules,
     xattrs::limits_are_kept,
+    usage::directories_know_what_lies_below_them,
+    usage::files_with_several_names_are_counted_once,
 ];
 
 /// Checks `service`, which has at least as many datanodes as it wants replicas, all up. It may hold other files; the

@@ -39,6 +39,7 @@ pub(crate) fn populated() -> Fixture {
         fixture.commit(commit(many, extents, vec![])).unwrap();
     }
     fixture.truncate(many, 0).unwrap();
+    fixture.set_quota(Ino::ROOT, Some(1 << 30), None).unwrap();
     fixture
 }
 
@@ -79,7 +80,7 @@ fn any_missing_record_is_noticed() {
         change(&fixture, &key, Some(value));
     }
     assert!(is_clean(&fixture));
-    assert_eq!(tables.into_iter().collect::<Vec<_>>(), b"cdefilmoqtwx");
+    assert_eq!(tables.into_iter().collect::<Vec<_>>(), b"cdefhijlmoqtvwx");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::namespace::extents::MapEdit;
 use crate::namespace::inode::Inode;
 use crate::namespace::permission::{GROUP_EXECUTE, SET_GID, SET_UID};
 use crate::namespace::txn::Txn;
+use crate::namespace::usage;
 use crate::stored;
 use dfs_common::extent::{CommittedChunk, Extent, ExtentData, Receipt};
 use dfs_common::limits::{
@@ -29,7 +30,7 @@ fn invalid(text: impl Into<std::borrow::Cow<'static, str>>) -> FsError {
 /// # Errors
 /// `BadHandle` (not open for writing), `Invalid` (extents, receipts, foreign chunks), `FileTooBig`, `TooBig` (inline
 /// limits: send the bytes as a chunk), `NotFound` (a chunk was freed meanwhile: send its bytes as a new one),
-/// `ChunkConflict` (other content than was committed under the id before).
+/// `ChunkConflict` (other content than was committed under the id before), `QuotaExceeded`.
 pub fn apply(txn: &mut Txn<'_>, ctx: &ApplyContext<'_>, commit: &CommitWrite) -> FsResult<OpReply> {
     let ino = commit.ino;
     let mut inode = Inode::get(txn, ino)?;
@@ -66,6 +67,7 @@ pub fn apply(txn: &mut Txn<'_>, ctx: &ApplyContext<'_>, commit: &CommitWrite) ->
         inode.attr.size = inode.attr.size.max(extent.end());
     }
     let grows = edit.inline_bytes() > 0;
+    let allocated_before = inode.attr.allocated_bytes;
     edit.finish_of(txn, &mut inode, ctx.now, &mut counters)?;
     if grows
         && (inode.inline_bytes > INLINE_INODE_BYTES_MAX || counters.inline_bytes > INLINE_TOTAL_BYTES_MAX)
@@ -76,6 +78,7 @@ pub fn apply(txn: &mut Txn<'_>, ctx: &ApplyContext<'_>, commit: &CommitWrite) ->
         ));
     }
     counters::put(txn, &counters);
+    usage::grown(txn, &inode, allocated_before)?;
 
     if !commit.extents.is_empty() {
         inode.attr.map_version += 1;

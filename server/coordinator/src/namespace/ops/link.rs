@@ -3,7 +3,7 @@
 use crate::namespace::dentry::Dentry;
 use crate::namespace::inode::Inode;
 use crate::namespace::txn::Txn;
-use crate::namespace::{ApplyContext, counters, directory, permission};
+use crate::namespace::{ApplyContext, counters, directory, names, permission};
 use dfs_common::limits::LINKS_MAX;
 use dfs_common::op::{Entry, OpReply};
 use dfs_common::session::Caller;
@@ -12,7 +12,7 @@ use dfs_common::{ErrorKind, FsError, FsResult, Ino, Name};
 /// Adds a name to an inode that is not a directory.
 ///
 /// # Errors
-/// As mkdir; `NotPermitted` for a directory, `TooManyLinks` at [`LINKS_MAX`], `NotFound` for an inode without a name.
+/// As mkdir, but for quotas: they are not asked; `CrossDevice` across the edge of one; `NotPermitted` for a directory, `TooManyLinks` at [`LINKS_MAX`], `NotFound` for an inode without a name.
 pub fn apply(
     txn: &mut Txn<'_>,
     ctx: &ApplyContext<'_>,
@@ -35,9 +35,6 @@ pub fn apply(
             format!("a file has at most {LINKS_MAX} names"),
         ));
     }
-    inode.attr.nlink += 1;
-    inode.attr.ctime = ctx.now;
-    inode.put(txn);
     let mut counters = counters::get(txn)?;
     let entry = Dentry {
         ino,
@@ -45,6 +42,10 @@ pub fn apply(
         cursor: counters::take_number(&mut counters)?,
     };
     counters::put(txn, &counters);
+    names::added(txn, &inode, (parent.ino(), entry.cursor))?;
+    inode.attr.nlink += 1;
+    inode.attr.ctime = ctx.now;
+    inode.put(txn);
     directory::add_entry(txn, &mut parent, name, &entry, ctx.now);
     parent.put(txn);
     Ok(OpReply::Entry(Entry { attr: inode.attr }))

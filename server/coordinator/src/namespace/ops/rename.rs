@@ -7,7 +7,7 @@ use crate::namespace::dentry::{self, Dentry};
 use crate::namespace::inode::Inode;
 use crate::namespace::permission::{self, WRITE};
 use crate::namespace::txn::Txn;
-use crate::namespace::{ApplyContext, counters, directory, orphans};
+use crate::namespace::{ApplyContext, counters, directory, names, orphans};
 use dfs_common::op::{OpReply, RenameMode};
 use dfs_common::session::Caller;
 use dfs_common::{ErrorKind, FileKind, FsError, FsResult, Ino, Name};
@@ -16,7 +16,7 @@ use dfs_common::{ErrorKind, FileKind, FsError, FsResult, Ino, Name};
 ///
 /// # Errors
 /// `NotDirectory`, `PermissionDenied`, `NotFound`, `NotPermitted` (sticky), `Exists` (no-replace), `Invalid` (a directory
-/// below itself), `NotEmpty`, `IsDirectory`.
+/// below itself), `NotEmpty`, `IsDirectory`; `QuotaExceeded`; `CrossDevice` (hard links across a quota's edge).
 pub fn apply(
     txn: &mut Txn<'_>,
     ctx: &ApplyContext<'_>,
@@ -80,6 +80,11 @@ pub fn apply(
             to.touch(ctx.now);
             dentry::put(txn, parent, name, &entry_of(&target, source_entry.cursor));
             old_directory.touch(ctx.now);
+            names::exchanged(
+                txn,
+                (&mut source, (parent, source_entry.cursor)),
+                (&mut target, (new_parent, target_entry.cursor)),
+            )?;
             move_parent(&mut source, &mut old_directory, new_directory.as_mut())?;
             if let Some(new_directory) = &mut new_directory {
                 move_parent(&mut target, new_directory, Some(&mut old_directory))?;
@@ -87,12 +92,17 @@ pub fn apply(
             target.attr.ctime = ctx.now;
             target.put(txn);
         }
-        (target_entry, target) => {
+        (target_entry, mut target) => {
             let cursor = match &target_entry {
                 Some(target_entry) => target_entry.cursor,
                 None if new_directory.is_none() => source_entry.cursor,
                 None => take_cursor(txn)?,
             };
+            if let (Some(target_entry), Some(target)) = (&target_entry, &mut target) {
+                names::removed(txn, target, (new_parent, target_entry.cursor))?;
+            }
+            let from = (parent, source_entry.cursor);
+            names::moved(txn, &mut source, from, (new_parent, cursor))?;
             directory::remove_entry(txn, &mut old_directory, name, &source_entry, ctx.now);
             move_parent(&mut source, &mut old_directory, new_directory.as_mut())?;
             let to = new_directory.as_mut().unwrap_or(&mut old_directory);

@@ -2,7 +2,7 @@
 
 use crate::namespace::inode::Inode;
 use crate::namespace::txn::Txn;
-use crate::namespace::{ApplyContext, directory, orphans};
+use crate::namespace::{ApplyContext, directory, orphans, usage};
 use dfs_common::op::OpReply;
 use dfs_common::session::Caller;
 use dfs_common::{ErrorKind, FsError, FsResult, Ino, Name};
@@ -31,6 +31,7 @@ pub fn apply(
     directory::remove_entry(txn, &mut parent, name, &entry, ctx.now);
     directory::remove_subdirectory(&mut parent);
     parent.put(txn);
+    usage::directory_removed(txn, parent.ino(), entry.ino)?;
     let nlink = orphans::drop_link(txn, ctx, inode)?;
     Ok(OpReply::Removed {
         ino: entry.ino,

@@ -4,7 +4,7 @@ use crate::namespace::extents::MapEdit;
 use crate::namespace::inode::Inode;
 use crate::namespace::permission::{self, SET_GID, SET_UID, WRITE};
 use crate::namespace::txn::Txn;
-use crate::namespace::{ApplyContext, counters, reap};
+use crate::namespace::{ApplyContext, counters, reap, usage};
 use dfs_common::limits::FILE_BYTES_MAX;
 use dfs_common::op::OpReply;
 use dfs_common::session::Caller;
@@ -173,6 +173,7 @@ fn resize(txn: &mut Txn<'_>, now: Timestamp, inode: &mut Inode, size: u64) -> Fs
     if size == inode.attr.size {
         return Ok(());
     }
+    let allocated_before = inode.attr.allocated_bytes;
     if size == 0 {
         reap::drop_content(txn, now, inode)?;
     } else if size < inode.attr.size && inode.attr.allocated_bytes > 0 {
@@ -182,6 +183,7 @@ fn resize(txn: &mut Txn<'_>, now: Timestamp, inode: &mut Inode, size: u64) -> Fs
         edit.finish_of(txn, inode, now, &mut counters)?;
         counters::put(txn, &counters);
     }
+    usage::grown(txn, inode, allocated_before)?;
     inode.attr.size = size;
     inode.attr.map_version += 1;
     Ok(())

@@ -2,7 +2,7 @@
 
 use crate::namespace::inode::Inode;
 use crate::namespace::txn::Txn;
-use crate::namespace::{ApplyContext, directory, orphans};
+use crate::namespace::{ApplyContext, directory, names, orphans};
 use dfs_common::op::OpReply;
 use dfs_common::session::Caller;
 use dfs_common::{FsResult, Ino, Name};
@@ -20,10 +20,11 @@ pub fn apply(
 ) -> FsResult<OpReply> {
     let mut parent = directory::searched(txn, caller, parent)?;
     let entry = directory::existing(txn, parent.ino(), name)?;
-    let inode = Inode::get(txn, entry.ino)?;
+    let mut inode = Inode::get(txn, entry.ino)?;
     directory::check_removes(&parent, &inode, caller, false)?;
     directory::remove_entry(txn, &mut parent, name, &entry, ctx.now);
     parent.put(txn);
+    names::removed(txn, &mut inode, (parent.ino(), entry.cursor))?;
     let nlink = orphans::drop_link(txn, ctx, inode)?;
     Ok(OpReply::Removed {
         ino: entry.ino,

@@ -1,0 +1,204 @@
+//! Makes the usage records of a store that has none that can be relied on.
+//!
+//! A store says which opening of it was the last that kept them ([`mark`]). If that was not the one before, a release without usage
+//! records has written meanwhile (or made the store), and they are made anew, from the names and inodes, before anything else is
+//! written. A mark is written when they are whole: after an end in the middle the next start begins again. Quotas stay as they are.
+
+use super::super::inode::Inode;
+use super::super::txn::Txn;
+use super::super::{damaged, dentry, keys, quota};
+use super::{Delta, Usage};
+use crate::store::{MetaRead, MetaStore};
+use crate::stored;
+use bytes::Bytes;
+use dfs_common::{FileKind, FsResult, Ino};
+use std::collections::{HashMap, HashSet};
+
+/// Changes that one commit of a rebuild takes.
+const CHANGES_MAX: usize = 4096;
+
+/// The usage records are right as of opening `epoch`, and of all later ones that write a mark.
+pub fn mark(txn: &mut Txn<'_>, epoch: u64) {
+    txn.put(keys::usage_epoch(), Bytes::copy_from_slice(&epoch.to_be_bytes()));
+}
+
+/// The last opening that kept the usage records; `None` before they were made.
+pub fn marked(read: &dyn MetaRead) -> FsResult<Option<u64>> {
+    let value = read.get(&keys::usage_epoch())?;
+    let number = |value: Bytes| value[..].try_into().map(u64::from_be_bytes);
+    value
+        .map(|value| number(value).map_err(|_| damaged("usage")))
+        .transpose()
+}
+
+/// Takes over a store that was opened as `epoch`: the usage records are right on return, and durable. Nobody else may write.
+///
+/// # Errors
+/// `Corrupt`, and those of the store.
+pub fn open(store: &dyn MetaStore, epoch: u64) -> FsResult<()> {
+    if marked(store)? != epoch.checked_sub(1) {
+        tracing::info!(
+            "counting what lies in each directory: the store was last written by a release that does not"
+        );
+        rebuild(store)?;
+        tracing::info!("counted what lies in each directory");
+    }
+    let mut txn = Txn::new(store);
+    mark(&mut txn, epoch);
+    store.commit(txn.into_batch())
+}
+
+/// Commits changes in portions.
+struct Portions<'a> {
+    store: &'a dyn MetaStore,
+    txn: Txn<'a>,
+    changes: usize,
+}
+
+impl<'a> Portions<'a> {
+    fn new(store: &'a dyn MetaStore) -> Self {
+        Portions {
+            store,
+            txn: Txn::new(store),
+            changes: 0,
+        }
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Txn<'_>)) -> FsResult<()> {
+        change(&mut self.txn);
+        self.changes += 1;
+        match self.changes {
+            CHANGES_MAX => self.commit(),
+            _ => Ok(()),
+        }
+    }
+
+    fn commit(&mut self) -> FsResult<()> {
+        self.changes = 0;
+        let txn = std::mem::replace(&mut self.txn, Txn::new(self.store));
+        self.store.commit_unsynced(txn.into_batch())
+    }
+}
+
+fn rebuild(store: &dyn MetaStore) -> FsResult<()> {
+    let mut portions = Portions::new(store);
+    portions.change(|txn| txn.delete(keys::usage_epoch()))?;
+    portions.commit()?;
+    // While the records are changed, the scans are of what was there before.
+    let before = store.snapshot()?;
+    stored::for_each(&*before, keys::usages(), |key, _| {
+        let directory = keys::parse_usage(&key).ok_or_else(|| damaged("usage"))?;
+        portions.change(|txn| txn.put_usage(directory, None))
+    })?;
+    stored::for_each(&*before, keys::links(), |key, _| {
+        portions.change(|txn| txn.delete(key))
+    })?;
+    choose_homes(&*before, &mut portions)?;
+    portions.commit()?;
+    let quotas = quotas(store)?;
+    for (directory, mut usage) in tally(store)? {
+        if let Some(quota) = quotas.get(&directory) {
+            (usage.limit_bytes, usage.limit_inodes) = (quota.bytes, quota.inodes);
+        }
+        portions.change(|txn| txn.put_usage(directory, Some(usage)))?;
+    }
+    for directory in quotas.keys() {
+        if super::find(&portions.txn, *directory)?.is_none() {
+            portions.change(|txn| txn.delete(keys::quota(*directory)))?;
+        }
+    }
+    portions.commit()
+}
+
+/// All quotas.
+pub(in crate::namespace) fn quotas(read: &dyn MetaRead) -> FsResult<HashMap<Ino, dfs_common::Quota>> {
+    let mut quotas = HashMap::new();
+    stored::for_each(read, keys::quotas(), |key, value| {
+        let directory = keys::parse_quota(&key).ok_or_else(|| damaged("quota"))?;
+        quotas.insert(directory, quota::decode(value)?);
+        Ok(())
+    })?;
+    Ok(quotas)
+}
+
+/// Of each inode's names the first in the order of the store becomes its home.
+fn choose_homes(before: &dyn MetaRead, portions: &mut Portions<'_>) -> FsResult<()> {
+    let mut placed = HashSet::new();
+    stored::for_each(before, keys::dentries(), |key, value| {
+        let entry = dentry::decode(value)?;
+        if entry.kind == FileKind::Directory {
+            return Ok(());
+        }
+        let (parent, _) = keys::parse_dentry(&key).ok_or_else(|| damaged("directory entry"))?;
+        let mut inode = Inode::get(before, entry.ino)?;
+        if inode.attr.nlink > 1 && !placed.insert(entry.ino) {
+            let further = keys::link(entry.ino, parent, entry.cursor);
+            return portions.change(|txn| txn.put(further, Bytes::new()));
+        }
+        if inode.parent != parent {
+            inode.parent = parent;
+            portions.change(|txn| inode.put(txn))?;
+        }
+        Ok(())
+    })
+}
+
+/// What lies below each directory that has a name, counted anew; limits are not filled in.
+pub(in crate::namespace) fn tally(read: &dyn MetaRead) -> FsResult<HashMap<Ino, Usage>> {
+    let mut own: HashMap<Ino, Delta> = HashMap::new();
+    let mut parents: HashMap<Ino, Ino> = HashMap::new();
+    let mut count = |directory: Ino, delta: Delta| {
+        let sum = own.entry(directory).or_default();
+        *sum = *sum + delta;
+    };
+    stored::for_each(read, keys::inodes(), |_, value| {
+        let inode = Inode::decode(value)?;
+        if inode.attr.nlink == 0 {
+            return Ok(());
+        }
+        if inode.is_directory() {
+            parents.insert(inode.ino(), inode.parent);
+            if inode.ino() != Ino::ROOT {
+                count(inode.parent, Delta::tree(&Usage::default()));
+            }
+            return Ok(());
+        }
+        let home_of_several = i64::from(inode.attr.nlink > 1);
+        count(
+            inode.parent,
+            Delta::file(inode.attr.allocated_bytes) + Delta::links(home_of_several),
+        );
+        Ok(())
+    })?;
+    stored::for_each(read, keys::links(), |key, _| {
+        let (_, parent, _) = keys::parse_link(&key).ok_or_else(|| damaged("link"))?;
+        count(parent, Delta::links(1));
+        Ok(())
+    })?;
+    let mut sums: HashMap<Ino, Delta> = HashMap::new();
+    for (directory, delta) in own {
+        let mut at = directory;
+        // A loop of directories is somebody else's finding.
+        for _ in 0..=parents.len() {
+            let sum = sums.entry(at).or_default();
+            *sum = *sum + delta;
+            match parents.get(&at) {
+                Some(parent) if at != Ino::ROOT => at = *parent,
+                _ => break,
+            }
+        }
+    }
+    let usage = |(directory, parent): (&Ino, &Ino)| {
+        let sum = sums.get(directory).copied().unwrap_or_default();
+        let usage = Usage {
+            parent: parent.0,
+            bytes: sum.bytes.unsigned_abs(),
+            files: sum.files.unsigned_abs(),
+            directories: sum.directories.unsigned_abs(),
+            links: sum.links.unsigned_abs(),
+            ..Usage::default()
+        };
+        (*directory, usage)
+    };
+    Ok(parents.iter().map(usage).collect())
+}
