@@ -7,6 +7,7 @@ use dfs_common::{ErrorKind, FsError, FsResult};
 use dfs_coordinator::{CoordinatorConfig, LocalSockets, StoreKind};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Servers of a DFS cluster.
 #[derive(Debug, Parser)]
@@ -62,6 +63,9 @@ pub struct CoordinatorArgs {
     /// Cache of the metadata store: bytes, or with K, M or G [default: 32M]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub cache_size: Option<u64>,
+    /// How long chunks that no file uses any more are kept [default: 60]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=2_592_000))]
+    pub freed_chunk_delay: Option<u32>,
 }
 
 /// Settings of `datanode`.
@@ -132,6 +136,9 @@ impl CoordinatorArgs {
             .unwrap_or(self.replication.saturating_sub(1).max(1));
         config.chunk_bytes = self.chunk_size.unwrap_or(config.chunk_bytes);
         config.cache_bytes = self.cache_size.unwrap_or(config.cache_bytes);
+        if let Some(seconds) = self.freed_chunk_delay {
+            config.freed_chunk_delay = Duration::from_secs(seconds.into());
+        }
         config
     }
 }

@@ -30,6 +30,9 @@ fn main() -> ExitCode {
         Err(error) => return complain(&error, EXIT_USAGE),
     };
     telemetry::init();
+    if let Err(error) = dfs_common::failpoint::arm_from_environment() {
+        return complain(&error, EXIT_USAGE);
+    }
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers.clamp(2, WORKER_THREADS_MAX))

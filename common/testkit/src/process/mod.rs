@@ -10,6 +10,8 @@
 
 mod base;
 mod binaries;
+#[cfg(feature = "cluster")]
+mod check;
 mod cluster;
 mod command;
 mod content;
@@ -25,6 +27,8 @@ mod user;
 
 pub use base::Base;
 pub use binaries::{Binaries, Program};
+#[cfg(feature = "cluster")]
+pub use check::check_store;
 pub use cluster::{ClusterOptions, ProcessCluster};
 pub use command::{Finished, attempt, run};
 pub use content::{Content, digest, digest_hex};
