@@ -166,7 +166,7 @@ pub fn reach(point: Failpoint) {
     let _ = point;
 }
 
-#[cfg(test)]
+#[cfg(all(test, debug_assertions))]
 mod tests {
     use super::*;
 
