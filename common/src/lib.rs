@@ -15,6 +15,7 @@ pub mod durability;
 pub mod durable;
 pub mod error;
 pub mod extent;
+pub mod failpoint;
 pub mod ids;
 pub mod lease;
 pub mod limits;

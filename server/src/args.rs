@@ -149,7 +149,7 @@ pub struct CoordinatorArgs {
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub cache_size: Option<u64>,
     /// How long chunks of removed and overwritten content are kept. The files of a backup read back whole if it is not older than this
-    #[arg(long, value_name = "SECS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=315_360_000))]
+    #[arg(long, value_name = "SECS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=315_360_000))]
     pub keep_freed: u64,
 }
 

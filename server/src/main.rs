@@ -31,6 +31,9 @@ fn main() -> ExitCode {
         Err(error) => return complain(&error, EXIT_USAGE),
     };
     telemetry::init();
+    if let Err(error) = dfs_common::failpoint::arm_from_environment() {
+        return complain(&error, EXIT_USAGE);
+    }
     if let Role::Metadata(command) = role {
         return match metadata::run(&command) {
             Ok(()) => ExitCode::SUCCESS,

@@ -312,3 +312,67 @@ fn cluster_of(data: &Path) -> String {
     let (_, rest) = text.split_once("\"cluster\": \"").unwrap();
     rest.split_once('"').unwrap().0.to_owned()
 }
+
+/// The metadata journal of a coordinator that was killed, and how many bytes of it are not zeros behind the last record.
+fn killed_coordinator(data: &Path) -> (std::path::PathBuf, usize) {
+    let mut server = Server::spawn(&coordinator(data, "127.0.0.1:0"));
+    server.ready();
+    server.stop(Signal::SIGKILL);
+    let journal = data.join("meta/0.jnl");
+    let bytes = std::fs::read(&journal).unwrap();
+    let content = bytes.len() - bytes.iter().rev().take_while(|byte| **byte == 0).count();
+    (journal, content)
+}
+
+#[test]
+fn write_that_a_crash_cut_short_is_cut_off_with_a_warning() {
+    use std::os::unix::fs::FileExt;
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, content) = killed_coordinator(dir.path());
+    // The beginning of a record, behind the last whole one.
+    let torn = std::fs::read(&journal).unwrap()[..60].to_vec();
+    let file = std::fs::File::options().write(true).open(&journal).unwrap();
+    file.write_all_at(&torn, content as u64).unwrap();
+    let mut server = Server::spawn(&coordinator(dir.path(), "127.0.0.1:0"));
+    server.ready();
+    assert_eq!(server.stop(Signal::SIGTERM).code(), Some(0));
+    let log = server.stderr();
+    for part in [" WARN ", text(&journal), &format!("offset={content}"), "bytes=60"] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+    let kept = dir.path().join(format!("meta/0.jnl.cut-{content}"));
+    assert_eq!(std::fs::read(kept).unwrap(), torn);
+}
+
+#[test]
+fn damaged_metadata_are_refused_and_stay_as_they_are() {
+    use std::os::unix::fs::FileExt;
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = killed_coordinator(dir.path());
+    let file = std::fs::File::options().write(true).open(&journal).unwrap();
+    file.write_all_at(b"rotten", 40).unwrap();
+    let before = std::fs::read(&journal).unwrap();
+    let (code, error) = refused(&coordinator(dir.path(), "127.0.0.1:0"));
+    assert_eq!(code, Some(1), "{error}");
+    for part in [
+        text(&journal),
+        "is damaged at byte 0",
+        "dfs admin metadata restore",
+    ] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    assert!(std::fs::read(&journal).unwrap() == before);
+}
+
+#[test]
+fn unknown_failpoint_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_dfs-server"))
+        .args(coordinator(dir.path(), "127.0.0.1:0"))
+        .env("DFS_FAILPOINT", "COMMIT_AFTER_LUNCH")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("unset DFS_FAILPOINT"), "{error}");
+}

@@ -8,6 +8,8 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests
 
+mod crash_loop;
+mod failpoints;
 mod ledger;
 mod writers;
 

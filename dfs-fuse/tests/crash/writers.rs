@@ -5,6 +5,7 @@ use super::ledger::Ledger;
 use dfs_testkit::process::{Content, Pending, start, until};
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,24 +13,37 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 type Step = fn(&Path, u64, &mut Ledger) -> io::Result<()>;
 
 /// All kinds of writers, by name.
-const WRITERS: [(&str, Step); 6] = [
+const WRITERS: [(&str, Step); 7] = [
     ("copy-synced", copy_synced),
     ("copy-closed", copy_closed),
     ("replace", replace),
     ("append", append),
     ("remove", remove),
     ("large", large),
+    ("unlinked", unlinked),
 ];
+
+/// What is owed to a writer, and the error that ended it.
+type Outcome = (Ledger, Option<io::Error>);
 
 /// Writers at work.
 pub struct Work {
     steps: Arc<AtomicUsize>,
     over: Arc<AtomicBool>,
-    writers: Vec<(String, Pending<Ledger>)>,
+    writers: Vec<(String, Pending<Outcome>)>,
 }
 
 /// Starts one writer of each kind in a new directory of `dir`.
 pub fn start_all(dir: &Path, round: u64) -> Work {
+    start_some(dir, round, |_| true)
+}
+
+/// [`start_all`] without the writer of large files: many short steps.
+pub fn start_small(dir: &Path, round: u64) -> Work {
+    start_some(dir, round, |kind| kind != "large")
+}
+
+fn start_some(dir: &Path, round: u64, wanted: fn(&str) -> bool) -> Work {
     let (steps, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let start = |(kind, step): (&str, Step)| {
         let name = format!("{kind}-{round}");
@@ -38,19 +52,23 @@ pub fn start_all(dir: &Path, round: u64) -> Work {
         let (steps, over) = (steps.clone(), over.clone());
         (name, start(kind, move || write(path, step, round, &steps, &over)))
     };
-    let writers = WRITERS.into_iter().map(start).collect();
+    let writers = WRITERS.into_iter().filter(|(kind, _)| wanted(kind)).map(start);
+    let writers = writers.collect();
     Work { steps, over, writers }
 }
 
-fn write(dir: PathBuf, step: Step, round: u64, steps: &AtomicUsize, over: &AtomicBool) -> Ledger {
+fn write(dir: PathBuf, step: Step, round: u64, steps: &AtomicUsize, over: &AtomicBool) -> Outcome {
     let mut ledger = Ledger::default();
     for number in 0.. {
-        if over.load(Ordering::Relaxed) || step(&dir, round << 32 | number, &mut ledger).is_err() {
+        if over.load(Ordering::Relaxed) {
             break;
+        }
+        if let Err(error) = step(&dir, round << 32 | number, &mut ledger) {
+            return (ledger, Some(error));
         }
         steps.fetch_add(1, Ordering::Relaxed);
     }
-    ledger
+    (ledger, None)
 }
 
 impl Work {
@@ -61,12 +79,29 @@ impl Work {
         });
     }
 
+    /// Steps that were done so far.
+    pub fn steps(&self) -> usize {
+        self.steps.load(Ordering::Relaxed)
+    }
+
+    /// Ends the writers, and gives their directories and ledgers, and one sentence for each that was told of an error.
+    pub fn end_unharmed(self) -> (Vec<(String, Ledger)>, Vec<String>) {
+        self.over.store(true, Ordering::Relaxed);
+        let (mut ledgers, mut errors) = (Vec::new(), Vec::new());
+        for (name, writer) in self.writers {
+            let (ledger, error) = writer.wait(LIMIT);
+            errors.extend(error.map(|error| format!("{name} was told: {error}")));
+            ledgers.push((name, ledger));
+        }
+        (ledgers, errors)
+    }
+
     /// Ends the writers, which the crash may have done, and gives their directories and ledgers.
     pub fn end(self) -> Vec<(String, Ledger)> {
         self.over.store(true, Ordering::Relaxed);
         self.writers
             .into_iter()
-            .map(|(name, writer)| (name, writer.wait(LIMIT)))
+            .map(|(name, writer)| (name, writer.wait(LIMIT).0))
             .collect()
     }
 }
@@ -175,4 +210,26 @@ fn large(dir: &Path, seed: u64, ledger: &mut Ledger) -> io::Result<()> {
     file.sync_all()?;
     ledger.durable(&name, content.length);
     Ok(())
+}
+
+/// A file that lives on after its name is gone, until it is closed.
+fn unlinked(dir: &Path, seed: u64, ledger: &mut Ledger) -> io::Result<()> {
+    let (name, content) = (format!("file-{seed}"), Content::new(seed, 1 + length_of(seed)));
+    ledger.write_starts(&name, content);
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(dir.join(&name))?;
+    ledger.remove_starts(&name);
+    fs::remove_file(dir.join(&name))?;
+    ledger.removed(&name);
+    content.write_to(&mut file, 10_000)?;
+    file.sync_all()?;
+    let mut found = vec![0; content.length];
+    file.read_exact_at(&mut found, 0)?;
+    match content.is(&found) {
+        true => Ok(()),
+        false => Err(io::Error::other("an unlinked file has other content")),
+    }
 }

@@ -22,6 +22,7 @@ use crate::stored;
 use crate::worker::Workers;
 use dfs_common::capability::CapabilityKey;
 use dfs_common::clock::Clock;
+use dfs_common::failpoint::{self, Failpoint};
 use dfs_common::service::ChunkConnector;
 use dfs_common::{ClusterId, FsResult, Ino, SessionEpoch, SessionId};
 use std::sync::Arc;
@@ -81,13 +82,16 @@ impl Core {
             data.store.commit(txn.into_batch())?;
         }
         namespace::check_schema(&*data.store)?;
+        failpoint::reach(Failpoint::StartAfterStore);
         let fence = data.take()?;
+        failpoint::reach(Failpoint::StartAfterFence);
         let epoch = fence.epoch();
         let store: Arc<dyn MetaStore> = Arc::new(FencedStore::new(data.store.clone(), fence));
 
         // Before anything else is written.
         namespace::usage::rebuild::open(&*store, epoch)?;
         let persistence = Persistence::open(&*store, epoch, clock.clone())?;
+        failpoint::reach(Failpoint::StartAfterPersistence);
         let progress = persistence.progress();
 
         let sessions = Arc::new(SessionTable::new(clock.clone()));

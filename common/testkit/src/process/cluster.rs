@@ -6,6 +6,7 @@
 use super::base::Base;
 use super::binaries::{Binaries, Program};
 use super::command::{attempt, run, tail};
+use super::control::{Control, PowerCut};
 use super::deadline::until;
 use super::disk::{PowerDisk, mount_memory};
 use super::launcher::Launcher;
@@ -15,7 +16,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Until all nodes are up, or the cluster noticed a change of them.
 const HEALTH: Duration = Duration::from_secs(90);
@@ -155,19 +156,24 @@ impl ProcessCluster {
         self.nodes.iter_mut().for_each(Node::wait_killed);
     }
 
-    /// The coordinator's machine loses power, and starts again.
+    /// The coordinator's machine loses power, and starts again. A plain file on the same disk is the control ([`PowerCut`]).
     ///
     /// # Panics
-    /// Unless the cluster was started with [`ClusterOptions::coordinator_power`].
-    pub fn cut_power(&mut self) {
+    /// Unless the cluster was started with [`ClusterOptions::coordinator_power`]; when the disk does not even keep the control.
+    pub fn cut_power(&mut self) -> PowerCut {
         let disk = self.power.clone().expect("the coordinator has a disk of its own");
+        let control = Control::start(self.node("coordinator").data().join("control"));
+        let began = Instant::now();
         disk.cut();
+        let (path, acknowledged) = control.end();
         let coordinator = self.node("coordinator");
         // It may have noticed, and ended, already.
         coordinator.signal(Signal::SIGKILL);
         coordinator.wait_killed();
         disk.restore();
+        let cut = PowerCut::judge(began, &path, &acknowledged);
         coordinator.start();
+        cut
     }
 
     /// Starts every node that does not run, and waits until the cluster is healthy.

@@ -10,9 +10,12 @@
 
 mod base;
 mod binaries;
+#[cfg(feature = "cluster")]
+mod check;
 mod cluster;
 mod command;
 mod content;
+mod control;
 mod deadline;
 mod disk;
 mod launcher;
@@ -24,9 +27,12 @@ mod user;
 
 pub use base::Base;
 pub use binaries::{Binaries, Program};
+#[cfg(feature = "cluster")]
+pub use check::check_store;
 pub use cluster::{ClusterOptions, ProcessCluster};
 pub use command::{Finished, attempt, run};
 pub use content::{Content, digest, digest_hex};
+pub use control::PowerCut;
 pub use deadline::{Pending, start, until, within};
 pub use mount::{Mount, MountOptions, drop_caches};
 pub use node::Node;

@@ -39,6 +39,8 @@ pub struct Node {
     data: PathBuf,
     address: Option<String>,
     process: Option<Process>,
+    /// Of the next start.
+    failpoint: Option<String>,
 }
 
 impl Node {
@@ -60,6 +62,7 @@ impl Node {
             data,
             address: None,
             process: None,
+            failpoint: None,
         }
     }
 
@@ -119,6 +122,39 @@ impl Node {
         panic!("{}: no free port in {PORT_ATTEMPTS} attempts", self.name);
     }
 
+    /// Starts it such that it dies when it reaches this failpoint for the `count`-th time; it may die before it is ready.
+    ///
+    /// # Panics
+    /// When it was never started, or runs already.
+    pub fn start_armed(&mut self, failpoint: &str, count: u32) {
+        assert!(self.process.is_none(), "{} runs already", self.name);
+        self.failpoint = Some(format!("DFS_FAILPOINT={failpoint}:{count}"));
+        let listen = self.address().to_owned();
+        let process = self.launch(&listen);
+        self.failpoint = None;
+        self.ready(&process);
+        self.process = Some(process);
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        self.process
+            .as_ref()
+            .is_none_or(|process| process.status().is_some())
+    }
+
+    /// It has ended by itself, or does so in time: how.
+    ///
+    /// # Panics
+    /// When it does not end within `limit`.
+    pub fn wait_ended(&mut self, limit: Duration) -> ExitStatus {
+        let status = self.running().ends_within(limit);
+        let status =
+            status.unwrap_or_else(|| panic!("{} did not end: {}", self.name, tail(&self.log(), 4000)));
+        self.process = None;
+        status
+    }
+
     /// Kills it as a crash does.
     ///
     /// # Panics
@@ -170,7 +206,11 @@ impl Node {
         let ready = self.dir.join("ready");
         // What an earlier start said does not count.
         let _ = fs::remove_file(&ready);
-        let mut words = vec![self.program.as_os_str()];
+        let mut words = Vec::new();
+        if let Some(failpoint) = &self.failpoint {
+            words.extend([OsStr::new("env"), OsStr::new(failpoint)]);
+        }
+        words.push(self.program.as_os_str());
         words.extend(self.role.iter().map(OsStr::new));
         words.extend([OsStr::new("--data"), self.data.as_os_str()]);
         words.extend([OsStr::new("--listen"), OsStr::new(listen)]);

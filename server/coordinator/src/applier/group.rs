@@ -8,6 +8,7 @@ use crate::namespace::txn::Txn;
 use crate::namespace::{self, ApplyContext, OpenFiles, chunks, orphans, reap};
 use crate::stored;
 use bytes::Bytes;
+use dfs_common::failpoint::{self, Failpoint};
 use dfs_common::limits::{BATCH_OPS_MAX, CAPABILITY_VALIDITY};
 use dfs_common::op::{MutationBatch, NumberedOp, OpReply, OpResult, Operation};
 use dfs_common::session::Identity;
@@ -65,7 +66,9 @@ impl Group {
             .into_iter()
             .map(|command| self.apply(&mut txn, command))
             .collect();
+        failpoint::reach(Failpoint::CommitAfterApply);
         let outcome = self.parts.persistence.commit(&*store, txn, urgent);
+        failpoint::reach(Failpoint::CommitAfterStore);
         let told = outcome.clone().map_err(|error| {
             FsError::new(
                 ErrorKind::Io,
@@ -78,6 +81,7 @@ impl Group {
         for answer in answers {
             answer(told.clone());
         }
+        failpoint::reach(Failpoint::ReplyAfterCommit);
         outcome.map(drop)
     }
 
@@ -116,12 +120,17 @@ impl Group {
                 Some(identity) => {
                     let result = self.whole(txn, |group, txn| group.resume(txn, &identity, &request));
                     let sessions = self.parts.sessions.clone();
-                    answer_after(reply, result, move |_| sessions.resumed(identity.session))
+                    answer_after(reply, result, move |_| {
+                        failpoint::reach(Failpoint::ResumeSessionAfterCommit);
+                        sessions.resumed(identity.session);
+                    })
                 }
                 None => {
                     let result = self.whole(txn, |group, txn| group.open_session(txn, request, secret));
                     let sessions = self.parts.sessions.clone();
+                    failpoint::reach(Failpoint::OpenSessionAfterApply);
                     answer_after(reply, result, move |grant| {
+                        failpoint::reach(Failpoint::OpenSessionAfterCommit);
                         let identity = grant.identity;
                         sessions.insert_live(identity.session, identity.epoch, identity.secret);
                     })
@@ -131,6 +140,7 @@ impl Group {
                 let result = self.whole(txn, |group, txn| group.end_session(txn, session, step));
                 let (sessions, opens) = (self.parts.sessions.clone(), self.parts.opens.clone());
                 answer_after(reply, result, move |next| {
+                    failpoint::reach(Failpoint::EndSessionAfterStep);
                     if next.is_none() {
                         opens.end(session);
                         sessions.remove(session);
@@ -143,12 +153,14 @@ impl Group {
                     true => Ok(()),
                     false => namespace::release_orphan(txn, group.parts.clock.now(), ino, session),
                 });
+                failpoint::reach(Failpoint::ReleaseAfterApply);
                 answer(reply, result)
             }
             Command::RegisterNode { registration, reply } => {
                 let result = self.whole(txn, |_, txn| nodes::register(txn, &registration));
                 let cluster = self.parts.cluster.clone();
                 answer_after(reply, result, move |id| {
+                    failpoint::reach(Failpoint::RegisterNodeAfterCommit);
                     let info = nodes::info(*id, &registration);
                     cluster.registered(registration.uuid, registration.secret, info);
                 })
@@ -282,11 +294,15 @@ impl Group {
             true => orphans::LetGo::default(),
             false => orphans::reap_replaced(txn, now, opens, orphans::REPLACED_AT_ONCE_MAX)?,
         };
-        Ok(Reaped {
+        let reaped = Reaped {
             inodes: let_go.inodes,
             more_inodes: let_go.more,
             extents: reap::step(txn, now, reap::EXTENTS_AT_ONCE_MAX)?,
-        })
+        };
+        if reaped.did_something() {
+            failpoint::reach(Failpoint::ReapAfterApply);
+        }
+        Ok(reaped)
     }
 
     /// Applies a repair if what it repairs is still as it was seen; true if so.

@@ -106,6 +106,12 @@ pub struct Reaped {
     pub extents: bool,
 }
 
+impl Reaped {
+    pub(crate) fn did_something(&self) -> bool {
+        self.inodes > 0 || self.extents
+    }
+}
+
 type Reply<T> = oneshot::Sender<FsResult<T>>;
 
 enum Command {

@@ -15,6 +15,7 @@ use crate::worker::Worker;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_common::clock::Clock;
+use dfs_common::failpoint::{self, Failpoint};
 use dfs_common::{CommitId, CommitPoint, Durability, ErrorKind, FsError, FsResult};
 use dfs_proto::v1::StoredDurability;
 use parking_lot::Mutex;
@@ -176,10 +177,13 @@ impl Persistence {
         mut txn: Txn<'_>,
         urgent: bool,
     ) -> FsResult<CommitPoint> {
-        let mut sync = urgent || !self.is_relaxed();
+        let (mut sync, mut reserves) = (urgent || !self.is_relaxed(), false);
         if txn.is_empty() {
             return match sync && !self.progress.point().is_durable() {
-                true => store.persist().map(|()| self.progress.synced()),
+                true => store.persist().map(|()| {
+                    failpoint::reach(Failpoint::PersistAfterSync);
+                    self.progress.synced()
+                }),
                 false => Ok(self.progress.point()),
             };
         }
@@ -188,11 +192,14 @@ impl Persistence {
             if given > self.record.numbers_reserved {
                 self.record.numbers_reserved = given.saturating_add(RESERVED_AT_ONCE);
                 stored::put_durability(&mut txn, &self.record);
-                sync = true;
+                (sync, reserves) = (true, true);
             }
         }
         if sync {
             store.commit(txn.into_batch())?;
+            if reserves {
+                failpoint::reach(Failpoint::ReserveAfterStore);
+            }
             return Ok(self.progress.synced());
         }
         let CommitId { epoch, number } = self.progress.point().last;
@@ -204,6 +211,7 @@ impl Persistence {
         // Before anybody can see it: who sees it and syncs must not be told that all is durable.
         let point = self.progress.unsynced(number);
         store.commit_unsynced(txn.into_batch())?;
+        failpoint::reach(Failpoint::CommitAfterAppend);
         Ok(point)
     }
 

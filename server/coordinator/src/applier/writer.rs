@@ -3,6 +3,7 @@
 use super::failstop::FailStop;
 use super::group::Group;
 use super::{ApplierParts, Command};
+use dfs_common::failpoint::{self, Failpoint};
 use dfs_common::limits::{GROUP_COMMIT_BATCHES_MAX, GROUP_COMMIT_OPS_MAX};
 use dfs_common::op::{NumberedOp, Operation};
 use dfs_common::{ErrorKind, FsError};
@@ -137,6 +138,7 @@ impl Writer {
                 }
                 next = receiver.try_recv().ok();
             }
+            failpoint::reach(Failpoint::CommitAfterGather);
             let urgent = commands.iter().any(is_urgent);
             if let Some(group) = self.group.lock().as_mut() {
                 self.commit(group, commands, urgent);
@@ -149,6 +151,7 @@ impl Writer {
         {
             self.fail_stop.set(&error);
         }
+        failpoint::reach(Failpoint::CloseAfterStore);
         // Callers that still wait find their reply channel closed.
         receiver.close();
         while receiver.try_recv().is_ok() {}

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use dfs_common::capability::{CapabilityKey, ChunkAccess};
 use dfs_common::clock::Clock;
 use dfs_common::cluster::NodeHealth;
+use dfs_common::failpoint::{self, Failpoint};
 use dfs_common::service::ChunkConnector;
 use dfs_common::{ChunkId, ErrorKind, FsError, FsResult, NodeId, SessionId, Timestamp};
 use futures::StreamExt;
@@ -153,6 +154,7 @@ impl ChunkCollector {
         if !due.is_empty() {
             // A replica must not go before the commit that freed its chunk is there to stay.
             self.parts.applier.barrier().await?;
+            failpoint::reach(Failpoint::CollectAfterBarrier);
         }
         let due_count = due.len() as u64;
         let failing = Mutex::default();
@@ -167,7 +169,9 @@ impl ChunkCollector {
             .await;
         let deleted_count = deleted.len() as u64;
         if !deleted.is_empty() {
+            failpoint::reach(Failpoint::CollectAfterDelete);
             self.parts.applier.forget_freed(deleted).await?;
+            failpoint::reach(Failpoint::CollectAfterForget);
         }
         let is_last = next.is_empty();
         let mut progress = self.progress.lock();

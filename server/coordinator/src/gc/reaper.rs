@@ -3,6 +3,7 @@
 use crate::applier::Applier;
 use crate::worker::Worker;
 use async_trait::async_trait;
+use dfs_common::failpoint::{self, Failpoint};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -43,6 +44,9 @@ impl Worker for Reaper {
     async fn step(&self) -> Duration {
         match self.applier.reap().await {
             Ok(reaped) => {
+                if reaped.did_something() {
+                    failpoint::reach(Failpoint::ReapAfterCommit);
+                }
                 self.inodes.fetch_add(reaped.inodes, Ordering::Relaxed);
                 self.portions
                     .fetch_add(u64::from(reaped.extents), Ordering::Relaxed);

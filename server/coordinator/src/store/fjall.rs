@@ -2,32 +2,77 @@
 //!
 //! A commit appends the batch to fjall's journal and, unless it may be synced later, syncs it before any reader can see it. After a failed sync fjall
 //! refuses all further commits until it is opened again, so a batch of unknown fate is never acknowledged. Every read
-//! uses a fjall snapshot: without one, a scan could see half of a batch that is being applied.
+//! uses a fjall snapshot: without one, a scan could see half of a batch that is being applied. What a crash left of its journals is looked at
+//! before fjall does ([`recovery`]).
+
+mod journal;
+mod recovery;
+mod synced;
 
 use super::{MetaRead, MetaStore, WriteBatch};
 use ::fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
 use bytes::Bytes;
 use dfs_common::{ErrorKind, FsError, FsResult};
+use parking_lot::Mutex;
+use std::fs::{File, TryLockError};
 use std::path::Path;
+use std::time::{Duration, Instant};
+use synced::SyncedMark;
 
 /// Bytes that gather in memory before they are written as a table; also what a restart replays.
 const MEMTABLE_BYTES_MAX: u64 = 32 << 20;
 /// Journal files kept on disk at most.
 const JOURNAL_BYTES_MAX: u64 = 256 << 20;
 
+/// How long opening waits for fjall's lock, and between two attempts.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+const LOCK_RETRY: Duration = Duration::from_millis(20);
+
 /// fjall as a [`MetaStore`]; survives a power cut.
 pub struct FjallStore {
     // Declared before the database: handles go first when the store is dropped.
     meta: Keyspace,
     database: Database,
+    /// Also the right to write: numbers of batches are known to whoever has it.
+    mark: Mutex<SyncedMark>,
+}
+
+/// Keeps others out while the journals are looked at. fjall takes the same lock then, and whoever has it first looks first.
+///
+/// # Errors
+/// `Busy`, `Io`.
+fn lock(dir: &Path) -> FsResult<Option<File>> {
+    let path = dir.join("lock");
+    let file = match File::options().write(true).open(&path) {
+        Ok(file) => file,
+        // Nothing was ever written here.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(FsError::from(error).context(format_args!("opening {}", path.display()))),
+    };
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            // fjall's own threads free its lock a moment after the store was dropped.
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_RETRY),
+            Err(TryLockError::WouldBlock) => return Err(failure("opening", ::fjall::Error::Locked)),
+            Err(TryLockError::Error(error)) => return Err(failure("opening", ::fjall::Error::Io(error))),
+        }
+    }
 }
 
 impl FjallStore {
     /// Opens or makes the store in `dir`, with a block cache of `cache_bytes`.
     ///
     /// # Errors
-    /// `Io` if the files cannot be read or written, or another process has them; `Corrupt` if they do not verify.
+    /// `Io` if the files cannot be read or written, `Busy` if another process has them; `Corrupt` if they do not verify, unless that is the end of
+    /// a write that a crash cut short, which is cut off.
     pub fn open(dir: &Path, cache_bytes: u64) -> FsResult<Self> {
+        let mut synced = None;
+        if let Some(_lock) = lock(dir)? {
+            synced = synced::read(dir)?;
+            recovery::repair(dir, synced)?;
+        }
         let database = Database::builder(dir)
             .cache_size(cache_bytes)
             .max_journaling_size(JOURNAL_BYTES_MAX)
@@ -38,7 +83,14 @@ impl FjallStore {
                 KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES_MAX)
             })
             .map_err(|error| failure("opening", error))?;
-        Ok(FjallStore { meta, database })
+        // Numbers are given from here on: what was synced before must not speak for them.
+        let below = database.seqno();
+        let mark = SyncedMark::create(dir, synced.unwrap_or(0).min(below.saturating_sub(1)))?;
+        Ok(FjallStore {
+            meta,
+            database,
+            mark: Mutex::new(mark),
+        })
     }
 
     fn view(&self) -> FjallView {
@@ -93,7 +145,12 @@ impl FjallStore {
                 _ => self.persist(),
             };
         }
+        let mut mark = self.mark.lock();
         let mut writes = self.database.batch().durability(Some(mode));
+        if mode == PersistMode::Buffer {
+            // Never there: only the journal tells of it.
+            writes.remove(&self.meta, journal::UNSYNCED_KEY);
+        }
         // One change per key: fjall gives all items of a batch the same sequence number.
         for (key, value) in batch.into_final_changes() {
             match value {
@@ -101,7 +158,14 @@ impl FjallStore {
                 None => writes.remove(&self.meta, &key[..]),
             }
         }
-        writes.commit().map_err(|error| failure("writing", error))
+        // fjall may take numbers for itself meanwhile, so the batch's own is this one or a later one.
+        let seqno = self.database.seqno();
+        writes.commit().map_err(|error| failure("writing", error))?;
+        mark.written(seqno);
+        if mode != PersistMode::Buffer {
+            mark.synced();
+        }
+        Ok(())
     }
 }
 
@@ -113,8 +177,11 @@ impl MetaStore for FjallStore {
         self.write(batch, PersistMode::Buffer)
     }
     fn persist(&self) -> FsResult<()> {
+        let mut mark = self.mark.lock();
         let synced = self.database.persist(PersistMode::SyncAll);
-        synced.map_err(|error| failure("syncing", error))
+        synced.map_err(|error| failure("syncing", error))?;
+        mark.synced();
+        Ok(())
     }
     /// What is in memory goes into a table first, so that the journals before it can go.
     fn compact(&self) -> FsResult<(u64, u64)> {
@@ -160,31 +227,4 @@ impl MetaRead for FjallView {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn compacting_gives_back_the_room_of_what_was_deleted() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = FjallStore::open(dir.path(), 8 << 20).unwrap();
-        let key = |number: u32| Bytes::copy_from_slice(&number.to_be_bytes());
-        let value = |number: u32| -> Bytes {
-            (0..200u32)
-                .flat_map(|n| ((n + number).wrapping_mul(2_654_435_761)).to_le_bytes())
-                .collect()
-        };
-        let changes = (0..2000)
-            .map(|number| (key(number), Some(value(number))))
-            .collect();
-        store.commit(WriteBatch { changes }).unwrap();
-        store.compact().unwrap();
-        let changes = (1..2000).map(|number| (key(number), None)).collect();
-        store.commit(WriteBatch { changes }).unwrap();
-        let (before, after) = store.compact().unwrap();
-        assert!(before > 100_000 && after < before / 4, "{before} {after}");
-        assert_eq!(store.get(&key(0)).unwrap(), Some(value(0)));
-        drop(store);
-        let store = FjallStore::open(dir.path(), 8 << 20).unwrap();
-        assert_eq!(store.scan(&[0], &[255], 10).unwrap(), [(key(0), value(0))]);
-    }
-}
+mod tests;

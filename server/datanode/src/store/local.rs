@@ -19,6 +19,7 @@ use crate::inventory::{Change, Inventory};
 use async_trait::async_trait;
 use dfs_common::buffer::Buffers;
 use dfs_common::chunk::{ChunkDescription, ChunkLabel};
+use dfs_common::failpoint::{self, Failpoint};
 use dfs_common::limits::{DATANODE_OPEN_FILES_MAX, DATANODE_READS_MAX, SUSPECT_CHUNKS_MAX, WIRE_FRAME_BYTES};
 use dfs_common::piece::Piece;
 use dfs_common::{ChunkId, ErrorKind, FsError, FsResult, durable};
@@ -303,6 +304,7 @@ impl Shared {
             }
             std::fs::rename(temporary, self.leaves.file(chunk))
                 .map_err(|error| self.write_failed("naming a chunk", &error))?;
+            failpoint::reach(Failpoint::ChunkAfterRename);
             self.open_files.lock().pop(&chunk);
             self.suspects.lock().remove(&chunk);
             self.index.insert(&StoredChunk {
@@ -370,6 +372,7 @@ impl Shared {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
                 Err(error) => return Err(self.write_failed("deleting a chunk", &error)),
             }
+            failpoint::reach(Failpoint::DeleteAfterUnlink);
             self.forget(chunk);
             self.suspects.lock().remove(&chunk);
         }

@@ -11,6 +11,7 @@ use super::output::Output;
 use super::space::Promise;
 use crate::chunk_file::{content_offset, encode_prologue, frame_count};
 use dfs_common::chunk::ChunkLabel;
+use dfs_common::failpoint::{self, Failpoint};
 use dfs_common::limits::FRAME_BYTES;
 use dfs_common::piece::Piece;
 use dfs_common::{DiskIncarnation, ErrorKind, FsError, FsResult};
@@ -101,6 +102,7 @@ impl ChunkWriter {
             Present::Same => None,
             Present::Nothing | Present::Damaged => Some(Temporary::create(&shared, &label)?),
         };
+        failpoint::reach(Failpoint::ChunkAfterTemp);
         let checksums = Vec::with_capacity(frame_count(label.length));
         Ok(ChunkWriter {
             shared,
@@ -169,10 +171,13 @@ impl ChunkWriter {
                     .flush(&temporary.file)
                     .and_then(|()| temporary.file.write_all_at(&prologue, 0))
                     .map_err(|error| shared.write_failed("writing a chunk", &error))?;
+                failpoint::reach(Failpoint::ChunkAfterContent);
                 shared.sync_file(&temporary.file)?;
+                failpoint::reach(Failpoint::ChunkAfterSync);
                 shared.publish(&description, &temporary.path)?;
             }
         }
+        failpoint::reach(Failpoint::ChunkAfterPublish);
         // A disk that failed meanwhile, under another write, vouches for nothing.
         let disk = shared.health.writable()?;
         if disk != self.disk {

@@ -1,0 +1,191 @@
+//! Failpoints: named places where a server can be made to die, as by SIGKILL, to see what a crash there leaves.
+//!
+//! Only in builds with debug assertions, which is how tests run: in a release build [`reach`] is nothing, and a server that is told
+//! of a failpoint refuses to start. Armed once, from the environment, when the server starts. The crate `fail` was looked at and not taken: it
+//! cannot end a process without unwinding, its points are strings that nobody can list, and its last release brings an old `rand`.
+//!
+//! Invariant: [`Failpoint::ALL`] is the one list; the test of failpoints takes each of it, and fails for one that was not reached.
+
+use crate::error::{ErrorKind, FsError, FsResult};
+
+/// `NAME`, or `NAME:N`: die when the failpoint is reached for the N-th time.
+pub const VARIABLE: &str = "DFS_FAILPOINT";
+
+/// Whose failpoint it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Victim {
+    /// The coordinator.
+    Coordinator,
+    /// A datanode.
+    Datanode,
+}
+
+macro_rules! failpoints {
+    ($($(#[doc = $doc:literal])+ $point:ident = $name:literal of $victim:ident,)+) => {
+        /// A place to die; the line of each says what a crash there must leave true.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Failpoint {
+            $($(#[doc = $doc])+ $point,)+
+        }
+
+        impl Failpoint {
+            /// Each of them.
+            pub const ALL: &[Failpoint] = &[$(Failpoint::$point,)+];
+
+            /// `<OPERATION>_AFTER_<STEP>`.
+            pub fn name(self) -> &'static str {
+                match self { $(Failpoint::$point => $name,)+ }
+            }
+
+            /// Whose it is.
+            pub fn victim(self) -> Victim {
+                match self { $(Failpoint::$point => Victim::$victim,)+ }
+            }
+        }
+    };
+}
+
+failpoints! {
+    /// The store is open, nobody took it yet: the next start takes it.
+    StartAfterStore = "START_AFTER_STORE" of Coordinator,
+    /// The epoch is raised: the next start raises it again, nothing else has changed.
+    StartAfterFence = "START_AFTER_FENCE" of Coordinator,
+    /// What an earlier process left is durable, numbers are passed over: once more, harmlessly.
+    StartAfterPersistence = "START_AFTER_PERSISTENCE" of Coordinator,
+    /// Commands wait for the writer: none of them has happened.
+    CommitAfterGather = "COMMIT_AFTER_GATHER" of Coordinator,
+    /// Applied to the transaction only: none of the group has happened.
+    CommitAfterApply = "COMMIT_AFTER_APPLY" of Coordinator,
+    /// The group is durable and nobody was told: each command has happened, and a retry gets the first reply.
+    CommitAfterStore = "COMMIT_AFTER_STORE" of Coordinator,
+    /// The callers' replies are on their way, or not: the same.
+    ReplyAfterCommit = "REPLY_AFTER_COMMIT" of Coordinator,
+    /// Relaxed: the group is in the journal and survives the process; nobody was told.
+    CommitAfterAppend = "COMMIT_AFTER_APPEND" of Coordinator,
+    /// Relaxed: the journal is synced, who asked for that was not told.
+    PersistAfterSync = "PERSIST_AFTER_SYNC" of Coordinator,
+    /// Relaxed: numbers are reserved and durable with the first that was given: no other is given twice.
+    ReserveAfterStore = "RESERVE_AFTER_STORE" of Coordinator,
+    /// Everything is closed but the process: the next start takes it for a good end.
+    CloseAfterStore = "CLOSE_AFTER_STORE" of Coordinator,
+    /// A session has a number in the transaction only: no session, and the number may be given to another.
+    OpenSessionAfterApply = "OPEN_SESSION_AFTER_APPLY" of Coordinator,
+    /// The session is durable, its client does not know: it ends by its lease.
+    OpenSessionAfterCommit = "OPEN_SESSION_AFTER_COMMIT" of Coordinator,
+    /// A client came back and was not told: it comes back once more.
+    ResumeSessionAfterCommit = "RESUME_SESSION_AFTER_COMMIT" of Coordinator,
+    /// A session is taken apart by half: its lease ends the rest.
+    EndSessionAfterStep = "END_SESSION_AFTER_STEP" of Coordinator,
+    /// The last close of an unlinked file, not committed: the file is kept until its session says again that it is closed.
+    ReleaseAfterApply = "RELEASE_AFTER_APPLY" of Coordinator,
+    /// Replaced inodes let go in the transaction only: they are let go later.
+    ReapAfterApply = "REAP_AFTER_APPLY" of Coordinator,
+    /// Let go, or extents taken away: not a second time.
+    ReapAfterCommit = "REAP_AFTER_COMMIT" of Coordinator,
+    /// Freed chunks are known to be freed for good, no replica is deleted yet.
+    CollectAfterBarrier = "COLLECT_AFTER_BARRIER" of Coordinator,
+    /// Replicas are deleted, the records of the chunks are there: deleted once more.
+    CollectAfterDelete = "COLLECT_AFTER_DELETE" of Coordinator,
+    /// The records are gone too.
+    CollectAfterForget = "COLLECT_AFTER_FORGET" of Coordinator,
+    /// A datanode is registered and was not told: it registers again, as the same.
+    RegisterNodeAfterCommit = "REGISTER_NODE_AFTER_COMMIT" of Coordinator,
+    /// A chunk has a temporary file: no chunk, and the file goes at the next start.
+    ChunkAfterTemp = "CHUNK_AFTER_TEMP" of Datanode,
+    /// Its content is written and not synced: the same.
+    ChunkAfterContent = "CHUNK_AFTER_CONTENT" of Datanode,
+    /// Synced under its temporary name: the same.
+    ChunkAfterSync = "CHUNK_AFTER_SYNC" of Datanode,
+    /// It has its name, the directory is not synced, no receipt is given: it is there whole or not at all.
+    ChunkAfterRename = "CHUNK_AFTER_RENAME" of Datanode,
+    /// Durable, no receipt is given: writing it again confirms it.
+    ChunkAfterPublish = "CHUNK_AFTER_PUBLISH" of Datanode,
+    /// A deleted chunk's file is gone, the index has it still: the next start finds out.
+    DeleteAfterUnlink = "DELETE_AFTER_UNLINK" of Datanode,
+}
+
+#[cfg(debug_assertions)]
+mod armed {
+    use super::{Failpoint, FsError, VARIABLE};
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    static ARMED: OnceLock<(Failpoint, AtomicU32)> = OnceLock::new();
+
+    pub(super) fn arm(text: &str) -> Result<(), FsError> {
+        let (name, count) = text.split_once(':').unwrap_or((text, "1"));
+        let point = Failpoint::ALL.iter().find(|point| point.name() == name);
+        let count = count.parse::<u32>().ok().filter(|count| *count > 0);
+        let (Some(point), Some(count)) = (point, count) else {
+            return Err(super::refused(&format!(
+                "{VARIABLE}={text} is not NAME or NAME:N"
+            )));
+        };
+        tracing::warn!(failpoint = name, count, "this server is told to die");
+        let _ = ARMED.set((*point, AtomicU32::new(count)));
+        Ok(())
+    }
+
+    pub(super) fn reach(reached: Failpoint) {
+        let Some((point, left)) = ARMED.get() else { return };
+        if *point == reached && left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            eprintln!("failpoint {} reached", reached.name());
+            // As a crash: nothing is unwound, flushed or closed.
+            let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+}
+
+fn refused(why: &str) -> FsError {
+    FsError::new(ErrorKind::Invalid, format!("{why}: unset {VARIABLE}"))
+}
+
+/// Arms what the environment says. Once, at the start of a server.
+///
+/// # Errors
+/// `Invalid` if it says something that is no failpoint, or this build has none.
+pub fn arm_from_environment() -> FsResult<()> {
+    let Some(text) = std::env::var_os(VARIABLE) else {
+        return Ok(());
+    };
+    #[cfg(debug_assertions)]
+    return armed::arm(&text.to_string_lossy());
+    #[cfg(not(debug_assertions))]
+    return Err(refused(&format!(
+        "{VARIABLE}={} is set, and a release build has no failpoints",
+        text.to_string_lossy()
+    )));
+}
+
+/// Dies here if this failpoint is armed, and it is its time.
+#[inline]
+pub fn reach(point: Failpoint) {
+    #[cfg(debug_assertions)]
+    armed::reach(point);
+    #[cfg(not(debug_assertions))]
+    let _ = point;
+}
+
+#[cfg(all(test, debug_assertions))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_operation_and_step_and_differ() {
+        let mut names: Vec<_> = Failpoint::ALL.iter().map(|point| point.name()).collect();
+        assert!(names.iter().all(|name| name.contains("_AFTER_")));
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn unknown_failpoint_is_refused_and_an_unarmed_one_is_nothing() {
+        for text in ["", "COMMIT", "COMMIT_AFTER_APPLY:0", "COMMIT_AFTER_APPLY:x"] {
+            let error = armed::arm(text).unwrap_err();
+            assert!(error.message().contains("unset DFS_FAILPOINT"), "{error}");
+        }
+        Failpoint::ALL.iter().copied().for_each(reach);
+    }
+}
