@@ -4,6 +4,7 @@
 //! This crate knows neither gRPC nor FUSE nor any store: everything else may import it, it imports nothing of DFS.
 
 pub mod attr;
+pub mod buffer;
 pub mod capability;
 pub mod checksum;
 pub mod chunk;

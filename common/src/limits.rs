@@ -136,7 +136,7 @@ pub const SUSPECT_CHUNKS_MAX: usize = 65_536;
 pub const INVENTORY_PENDING_MAX: usize = 65_536;
 /// A replica that takes no piece of a forwarded chunk for this long has failed. Below the patience of the client, whose
 /// upload waits meanwhile.
-pub const FORWARD_STALL: Duration = Duration::from_secs(5);
+pub const FORWARD_STALL: Duration = Duration::from_secs(10);
 /// A replica that has the whole chunk and gives no receipt for this long has failed, counted from the first replica's own.
 pub const FORWARD_REPLY: Duration = Duration::from_secs(10);
 /// After a recall an inode is not leased for this long: with several writers leases would only go to and fro.
@@ -145,3 +145,11 @@ pub const LEASE_COOLDOWN: Duration = Duration::from_secs(1);
 pub const RECALL_PATIENCE: Duration = Duration::from_secs(20);
 /// A call for recalls is answered after this long even if there are none.
 pub const RECALL_POLL: Duration = Duration::from_secs(4);
+/// Repairs that the applier makes at once in a check of the file system.
+pub const FSCK_REPAIRS_AT_ONCE: usize = 256;
+/// Lost chunks whose files a check names; more are only counted.
+pub const FSCK_LOST_CHUNKS_MAX: usize = 65_536;
+/// Files with lost content that a check names.
+pub const FSCK_LOST_FILES_MAX: usize = 10_000;
+/// After a restore no chunk is deleted for at least this long from each start of the coordinator until the hold is over.
+pub const RESTORE_HOLD_MIN: Duration = Duration::from_secs(60);

@@ -74,6 +74,7 @@ Mount options:
   drain=SECONDS          as --drain
   log=FILE               as --log
   local_sockets=on|off   Unix sockets to servers on this machine (default), or TCP always
+  transport=framed|grpc  what carries calls and content: frames (default), or gRPC, the reference
   fsname=NAME            name of the file system in df and mount [default: SOURCE or HOST:PORT]
   ro, rw                 read-only; read and write (default)
   exec, noexec           may programs be run from it; they may by default
@@ -251,6 +252,7 @@ mod tests {
             &["h:1", "/mnt", "-o", "cache=much"],
             &["h:1", "/mnt", "-o", "wait=-1"],
             &["h:1", "/mnt", "-o", "local_sockets=perhaps"],
+            &["h:1", "/mnt", "-o", "transport=pigeon"],
         ] {
             assert_eq!(settings(args).unwrap_err().kind(), ErrorKind::Invalid, "{args:?}");
         }

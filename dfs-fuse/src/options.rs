@@ -2,7 +2,7 @@
 //!
 //! Invariant: an option is either obeyed, or known to be without effect here, or an error; never silently dropped.
 
-use dfs_client::LocalSockets;
+use dfs_client::{LocalSockets, Transport};
 use dfs_common::{ErrorKind, FsError, FsResult};
 use nix::mount::MsFlags;
 use std::path::PathBuf;
@@ -32,6 +32,8 @@ pub struct MountOptions {
     pub log: Option<PathBuf>,
     /// `local_sockets=`.
     pub local_sockets: LocalSockets,
+    /// `transport=`.
+    pub transport: Transport,
 }
 
 impl Default for MountOptions {
@@ -46,6 +48,7 @@ impl Default for MountOptions {
             drain_secs: None,
             log: None,
             local_sockets: LocalSockets::default(),
+            transport: Transport::default(),
         }
     }
 }
@@ -98,6 +101,7 @@ impl MountOptions {
             "drain" => self.drain_secs = Some(seconds()?),
             "log" => self.log = Some(value.into()),
             "local_sockets" => self.local_sockets = value.parse()?,
+            "transport" => self.transport = value.parse()?,
             // The type is fuse.dfs whatever a helper says.
             "subtype" | "comment" | "uhelper" | "helper" => {}
             _ if key.starts_with("x-") => {}
@@ -234,12 +238,15 @@ mod tests {
 
     #[test]
     fn values_are_read() {
-        let options = options("coordinator=h:1,cache=8M,wait=3,drain=4,log=/l,fsname=n,local_sockets=off");
+        let options = options(
+            "coordinator=h:1,cache=8M,wait=3,drain=4,log=/l,fsname=n,local_sockets=off,transport=grpc",
+        );
         assert_eq!(options.coordinator.as_deref(), Some("h:1"));
         assert_eq!(options.cache_bytes, Some(8 << 20));
         assert_eq!((options.wait_secs, options.drain_secs), (Some(3), Some(4)));
         assert_eq!(options.log, Some("/l".into()));
         assert_eq!(options.local_sockets, LocalSockets::Off);
+        assert_eq!(options.transport, Transport::Grpc);
         assert_eq!(options.fsname.as_deref(), Some("n"));
     }
 

@@ -245,6 +245,7 @@ impl Service {
 async fn connect(settings: &Settings) -> FsResult<Client> {
     let mut config = ClientConfig::new(&settings.coordinator);
     config.local_sockets = settings.options.local_sockets;
+    config.transport = settings.options.transport;
     config.cache_bytes = settings.cache_bytes;
     config.connect_timeout = settings.wait;
     let client = Client::connect(config).await?;

@@ -56,7 +56,7 @@ fn mount_and_servers_of_one_machine_use_unix_sockets_unless_told_not_to() {
     assert_eq!(pids.map(tcp_connections), [0; 4]);
     assert!(mount.unmount().success());
 
-    let mount = mounted(&cluster, &["-o", "local_sockets=off"]);
+    let mut mount = mounted(&cluster, &["-o", "local_sockets=off"]);
     // From the servers: the content is not in this mount's memory.
     drop_caches();
     assert_eq!(fs::read(mount.path().join("file")).unwrap(), vec![7; 1 << 20]);
@@ -66,4 +66,14 @@ fn mount_and_servers_of_one_machine_use_unix_sockets_unless_told_not_to() {
         "to the coordinator and a datanode"
     );
     assert!(tcp_connections(pids[0]) >= 1);
+    assert!(mount.unmount().success());
+
+    for local_sockets in ["on", "off"] {
+        let options = format!("transport=grpc,local_sockets={local_sockets}");
+        let mut mount = mounted(&cluster, &["-o", &options]);
+        drop_caches();
+        assert_eq!(fs::read(mount.path().join("file")).unwrap(), vec![7; 1 << 20]);
+        use_mount(&mount);
+        assert!(mount.unmount().success());
+    }
 }

@@ -5,8 +5,8 @@
 use dfs_common::service::MetadataService;
 use dfs_common::session::{Identity, OpenSession};
 use dfs_common::{FsResult, Ino};
-use dfs_proto::metadata::{Transport, connect_metadata};
 use dfs_proto::socket::{LocalSockets, Peer};
+use dfs_proto::{Transport, connect_metadata};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

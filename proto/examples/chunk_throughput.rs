@@ -1,4 +1,4 @@
-//! How fast chunks move over the gRPC transport on one machine, by TCP and by a Unix socket, and what that costs in CPU time: client
+//! How fast chunks move over each transport on one machine, by TCP and by a Unix socket, and what that costs in CPU time: client
 //! and server in one process, a service that keeps nothing.
 //!
 //! `cargo run --release -p dfs-proto --example chunk_throughput`
@@ -9,14 +9,18 @@ use dfs_common::capability::{CapabilityKey, ChunkAccess, ChunkCapability};
 use dfs_common::chunk::{ChunkDescription, ChunkLabel};
 use dfs_common::limits::WIRE_FRAME_BYTES;
 use dfs_common::piece::Piece;
-use dfs_common::service::{ChunkService, ChunkWritten, ContentHash, WriteChunk};
+use dfs_common::service::{ChunkConnector, ChunkService, ChunkWritten, ContentHash, WriteChunk};
 use dfs_common::{ChunkId, ErrorKind, FsError, FsResult, Ino, SessionEpoch, SessionId};
-use dfs_proto::grpc::{ChunkGrpcClient, ChunkGrpcServer, tuned_server};
-use dfs_proto::socket::{Listener, LocalSockets, Peer};
+use dfs_proto::framed::{serve_chunks, split};
+use dfs_proto::grpc::{ChunkGrpcServer, tuned_server};
+use dfs_proto::socket::{Listener, LocalSockets};
+use dfs_proto::{ChunkChannels, Transport};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 const CHUNK_BYTES: usize = 8 << 20;
 const TOTAL_BYTES: usize = 4 << 30;
@@ -70,7 +74,7 @@ fn cpu() -> Duration {
 }
 
 async fn transfer(
-    client: ChunkGrpcClient,
+    client: Arc<dyn ChunkService>,
     piece: Bytes,
     write: bool,
     size: usize,
@@ -115,12 +119,19 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sink = Arc::new(Sink { piece: piece.clone() });
     let listener = Listener::bind(([127, 0, 0, 1], 0).into(), LocalSockets::On).await?;
     let address = listener.address().to_string();
-    let service = ChunkGrpcServer::new(sink).into_service();
-    let server = tokio::spawn(tuned_server().add_service(service).serve_with_incoming(listener));
+    let service = ChunkGrpcServer::new(sink.clone()).into_service();
+    let frames = serve_chunks(sink, None);
+    let incoming = split(listener, frames, TaskTracker::new(), CancellationToken::new());
+    let server = tokio::spawn(tuned_server().add_service(service).serve_with_incoming(incoming));
     let mut clients = Vec::new();
-    for (kind, local_sockets) in [("tcp", LocalSockets::Off), ("unix", LocalSockets::Only)] {
-        let peer = Peer::new(&address, local_sockets);
-        let client = ChunkGrpcClient::connect_lazy(peer, Duration::from_secs(10))?;
+    for (kind, transport, local_sockets) in [
+        ("gRPC, tcp", Transport::Grpc, LocalSockets::Off),
+        ("gRPC, unix", Transport::Grpc, LocalSockets::Only),
+        ("frames, tcp", Transport::Framed, LocalSockets::Off),
+        ("frames, unix", Transport::Framed, LocalSockets::Only),
+    ] {
+        let channels = ChunkChannels::new(transport, Duration::from_secs(10), local_sockets);
+        let client = channels.chunk_service(&address)?;
         transfer(client.clone(), piece.clone(), true, CHUNK_BYTES, 10).await?;
         clients.push((kind, client));
     }

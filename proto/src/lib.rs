@@ -3,12 +3,18 @@
 //!
 //! Whatever arrives is checked here, once: behind [`convert`] every value keeps the bounds of `dfs_common::limits`.
 
+mod chunk_channels;
 pub mod convert;
 pub mod framed;
 pub mod grpc;
+pub mod json;
 pub mod metadata;
 pub mod socket;
 pub mod status;
+mod transport;
+
+pub use chunk_channels::ChunkChannels;
+pub use transport::{Transport, connect_metadata};
 
 /// Generated from `proto/dfs/v1/*.proto`; the comments there are the wire contract.
 #[allow(missing_docs, clippy::all)]

@@ -7,6 +7,7 @@ use dfs_common::{ErrorKind, FsError, FsResult};
 use dfs_coordinator::{CoordinatorConfig, LocalSockets, StoreKind};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Servers of a DFS cluster.
 #[derive(Debug, Parser)]
@@ -16,7 +17,7 @@ use std::path::PathBuf;
     after_help = "When ready, a server prints one line, `listening on HOST:PORT`, on standard output. Logs go to standard \
 error; DFS_LOG sets their level (info by default, dfs_coordinator=debug, ...). SIGTERM and SIGINT stop a server in good \
 order; a second one stops it at once, which loses nothing that was acknowledged.\n\n\
-Exit codes: 0 stopped in good order, 1 failed, 2 wrong usage."
+Exit codes: 0 stopped in good order (`metadata`: done), 1 failed, 2 wrong usage."
 )]
 pub struct Args {
     /// What to be.
@@ -33,6 +34,91 @@ pub enum Role {
     Datanode(DatanodeArgs),
     /// A coordinator and three datanodes in one process, for one machine
     Standalone(StandaloneArgs),
+    /// Work on the metadata of a stopped coordinator, and on backups of it
+    #[command(subcommand)]
+    Metadata(MetadataCommand),
+}
+
+/// Commands on the metadata of a stopped coordinator.
+#[derive(Debug, Subcommand)]
+pub enum MetadataCommand {
+    /// Write a backup of a stopped coordinator (of a running one: `dfs admin metadata backup`)
+    Backup(OfflineArgs),
+    /// Compare every checksum of a backup
+    Verify(VerifyArgs),
+    /// Make the data directory of a coordinator from a backup: the same cluster as it was then, in a new incarnation
+    #[command(after_help = RESTORE_HELP)]
+    Restore(RestoreArgs),
+    /// Write all metadata of a stopped coordinator as lines of JSON (of a running one: `dfs admin metadata dump`)
+    Dump(DumpArgs),
+    /// Make the data directory of a coordinator from a dump, exactly
+    #[command(after_help = LOAD_HELP)]
+    Load(RestoreArgs),
+    /// Give back the room of deleted and replaced records (of a running one: `dfs admin metadata compact`)
+    Compact(DirectoryArgs),
+    /// Bring the metadata of an earlier release to this one's schema; says so if there is nothing to do. Back the directory up first
+    Migrate(DirectoryArgs),
+}
+
+/// A data directory.
+#[derive(Debug, ClapArgs)]
+pub struct DirectoryArgs {
+    /// Data directory of the stopped coordinator
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+}
+
+const RESTORE_HELP: &str = "\
+Start the coordinator on DIR afterwards. Sessions from before are gone: mounts open new ones; files that they have open answer ESTALE or EIO. Chunks that \
+datanodes have and the backup does not know are kept. No chunk is deleted before every datanode has told what it has (`dfs admin metadata status`). \
+Files of the backup whose chunks were deleted since are named by `dfs admin fsck`.";
+
+const LOAD_HELP: &str = "\
+Sessions and numbers are those of the dump: for another store, or after an edit of lines, of a coordinator that was stopped and not started since. To go back to \
+an earlier moment of a cluster that went on, make a backup of the directory (`dfs-server metadata backup`) and restore that.";
+
+/// Arguments of `metadata dump`.
+#[derive(Debug, ClapArgs)]
+pub struct DumpArgs {
+    /// The dump; standard output without it
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Data directory of the stopped coordinator
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+}
+
+/// A backup and a data directory.
+#[derive(Debug, ClapArgs)]
+pub struct OfflineArgs {
+    /// The backup
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Data directory of the stopped coordinator
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+}
+
+/// Arguments of `metadata verify`.
+#[derive(Debug, ClapArgs)]
+pub struct VerifyArgs {
+    /// The backup
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// Arguments of `metadata restore` and `metadata load`.
+#[derive(Debug, ClapArgs)]
+pub struct RestoreArgs {
+    /// The backup, or the dump
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Data directory to make: new or empty
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Metadata store of the new directory
+    #[arg(long, value_enum, default_value_t)]
+    pub store: Store,
 }
 
 /// Settings of `coordinator`.
@@ -62,6 +148,9 @@ pub struct CoordinatorArgs {
     /// Cache of the metadata store: bytes, or with K, M or G [default: 32M]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub cache_size: Option<u64>,
+    /// How long chunks of removed and overwritten content are kept. The files of a backup read back whole if it is not older than this
+    #[arg(long, value_name = "SECS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=315_360_000))]
+    pub keep_freed: u64,
 }
 
 /// Settings of `datanode`.
@@ -132,6 +221,7 @@ impl CoordinatorArgs {
             .unwrap_or(self.replication.saturating_sub(1).max(1));
         config.chunk_bytes = self.chunk_size.unwrap_or(config.chunk_bytes);
         config.cache_bytes = self.cache_size.unwrap_or(config.cache_bytes);
+        config.freed_chunk_delay = Duration::from_secs(self.keep_freed);
         config
     }
 }

@@ -5,10 +5,11 @@
 //! everything acknowledged is durable and every task has ended.
 
 mod args;
+mod metadata;
 mod role;
 mod standalone;
 
-use args::Args;
+use args::{Args, Role};
 use clap::Parser;
 use dfs_common::{FsError, telemetry};
 use std::process::ExitCode;
@@ -30,6 +31,12 @@ fn main() -> ExitCode {
         Err(error) => return complain(&error, EXIT_USAGE),
     };
     telemetry::init();
+    if let Role::Metadata(command) = role {
+        return match metadata::run(&command) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => complain(&error, EXIT_FAILURE),
+        };
+    }
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers.clamp(2, WORKER_THREADS_MAX))

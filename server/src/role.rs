@@ -82,6 +82,10 @@ async fn start(role: &Role) -> FsResult<Running> {
                 .map(Running::Datanode)
                 .map_err(|error| explain(error, args.listen))
         }
+        Role::Metadata(_) => Err(FsError::new(
+            ErrorKind::Invalid,
+            "work on metadata is no role of a server",
+        )),
         Role::Standalone(args) => {
             let started = Standalone::start(args).await;
             started

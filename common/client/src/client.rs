@@ -21,9 +21,8 @@ use dfs_common::limits::CALL_DEADLINE;
 use dfs_common::service::{ChunkConnector, MetadataService};
 use dfs_common::session::{Caller, OpenSession};
 use dfs_common::{ClusterId, ErrorKind, FsError, FsResult};
-use dfs_proto::grpc::GrpcChunkConnector;
-use dfs_proto::metadata::connect_metadata;
 use dfs_proto::socket::Peer;
+use dfs_proto::{ChunkChannels, connect_metadata};
 use futures::StreamExt;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -133,7 +132,7 @@ impl Client {
     pub async fn connect(config: ClientConfig) -> FsResult<Client> {
         let coordinator = Peer::new(&config.coordinator, config.local_sockets);
         let metadata = connect_metadata(config.transport, coordinator, CALL_DEADLINE)?;
-        let chunks = GrpcChunkConnector::new(CALL_DEADLINE, config.local_sockets);
+        let chunks = ChunkChannels::new(config.transport, CALL_DEADLINE, config.local_sockets);
         Client::with_services(config, metadata, Arc::new(chunks)).await
     }
 

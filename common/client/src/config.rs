@@ -1,6 +1,6 @@
 //! Settings of a client: plain values with their defaults; no component lives here.
 
-pub use dfs_proto::metadata::Transport;
+pub use dfs_proto::Transport;
 pub use dfs_proto::socket::LocalSockets;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub struct ClientConfig {
     pub coordinator: String,
     /// Host name and program, for administrators; cut to 255 bytes.
     pub client_name: String,
-    /// What carries calls to the coordinator.
+    /// What carries calls to the coordinator, and chunks.
     pub transport: Transport,
     /// Whether servers on this machine are talked to over Unix sockets.
     pub local_sockets: LocalSockets,

@@ -27,8 +27,8 @@ pub mod types;
 mod waiting;
 mod writer;
 
-pub use admin::{AdminClient, ClusterStatus};
+pub use admin::{AdminClient, ClusterStatus, ExportFormat, FsckEvent, FsckSummary, MetadataState};
 pub use client::Client;
-pub use config::{ClientConfig, LocalSockets};
+pub use config::{ClientConfig, LocalSockets, Transport};
 pub use paths::{FileReader, FileWriter, PathApi};
 pub use types::{Created, Entry, FileHandle, Invalidation, OpenFlags, OpenedFile};

@@ -263,6 +263,8 @@ impl ClientTarget {
                 let (new_parent, new_last) = self.parent(who, to).await?;
                 let source = self.checked(who, parent, last).await?;
                 if new_last.len() > 255 {
+                    // Both directories are walked to before a name is looked up.
+                    self.searchable(who, new_parent).await?;
                     self.find(who, parent, last).await?;
                 }
                 let target = self.checked(who, new_parent, new_last).await?;

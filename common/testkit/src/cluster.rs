@@ -10,7 +10,7 @@ use dfs_common::service::{ChunkService, MetadataService};
 use dfs_common::{ErrorKind, FsResult};
 use dfs_coordinator::{Coordinator, CoordinatorConfig};
 use dfs_datanode::{Datanode, DatanodeConfig};
-use dfs_proto::framed::MetadataFramedClient;
+use dfs_proto::framed::{ChunkFramedClient, MetadataFramedClient};
 use dfs_proto::grpc::{ChunkGrpcClient, MetadataGrpcClient};
 use dfs_proto::socket::{LocalSockets, Peer};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -337,6 +337,12 @@ impl InProcessCluster {
     /// The same over gRPC.
     pub fn chunks_over_grpc(&self, index: usize) -> Arc<dyn ChunkService> {
         let client = ChunkGrpcClient::connect_lazy(self.peer(self.datanode_address(index)), CALL_DEADLINE);
+        Arc::new(client.expect("an address of this machine"))
+    }
+
+    /// The same over framed connections.
+    pub fn chunks_over_frames(&self, index: usize) -> Arc<dyn ChunkService> {
+        let client = ChunkFramedClient::connect_lazy(self.peer(self.datanode_address(index)), CALL_DEADLINE);
         Arc::new(client.expect("an address of this machine"))
     }
 

@@ -8,8 +8,8 @@ use dfs_common::attr::{SetTime, Timestamp};
 use dfs_common::limits::CALL_DEADLINE;
 use dfs_common::service::{ChunkConnector, MetadataService};
 use dfs_common::session::Caller;
-use dfs_proto::grpc::GrpcChunkConnector;
 use dfs_proto::socket::LocalSockets;
+use dfs_proto::{ChunkChannels, Transport};
 use dfs_testkit::alternating::Alternating;
 use dfs_testkit::call::{Call, FsPath, OpenHow};
 use dfs_testkit::client_target::ClientTarget;
@@ -115,7 +115,9 @@ fn lost_requests_and_replies_change_nothing_on_twins() {
 
 #[test]
 fn all_kinds_of_calls_on_a_real_cluster() {
-    on_a_real_cluster(trial(Profile::full(), 400), &SEEDS[..6]);
+    // The last one found the too long name of a rename into a directory that may not be searched.
+    let seeds = [&SEEDS[..6], &[4_631_272_397_014_091_055]].concat();
+    on_a_real_cluster(trial(Profile::full(), 400), &seeds);
 }
 
 #[test]
@@ -213,7 +215,11 @@ fn changes_wait_for_a_client_that_hears_of_recalls_late() {
         });
         let _inside = runtime.enter();
         let metadata = Arc::new(FaultyMetadata::new(cluster.metadata_over_frames(), late));
-        let chunks = Arc::new(GrpcChunkConnector::new(CALL_DEADLINE, LocalSockets::default()));
+        let chunks = Arc::new(ChunkChannels::new(
+            Transport::default(),
+            CALL_DEADLINE,
+            LocalSockets::default(),
+        ));
         runtime
             .block_on(Client::with_services(cluster.client_config(), metadata, chunks))
             .unwrap()

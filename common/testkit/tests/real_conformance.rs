@@ -97,11 +97,23 @@ async fn datanode_over_grpc_and_unix_sockets() {
 }
 
 #[tokio::test]
+async fn datanode_over_frames() {
+    let cluster = cluster(LocalSockets::Off).await;
+    conformance::chunks(subject(&cluster, InProcessCluster::chunks_over_frames)).await;
+}
+
+#[tokio::test]
+async fn datanode_over_frames_and_unix_sockets() {
+    let cluster = cluster(LocalSockets::Only).await;
+    conformance::chunks(subject(&cluster, InProcessCluster::chunks_over_frames)).await;
+}
+
+#[tokio::test]
 async fn datanode_behind_a_wrapper_without_faults() {
     let cluster = InProcessCluster::start(3).await;
     let wrapped = |cluster: &InProcessCluster, index| -> Arc<dyn ChunkService> {
         Arc::new(FaultyChunks::new(
-            cluster.chunks_over_grpc(index),
+            cluster.chunks_over_frames(index),
             FaultPlan::none(),
         ))
     };

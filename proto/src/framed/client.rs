@@ -1,7 +1,7 @@
 //! The calling side of framed connections: one connection to a server, made when needed and made again when it broke.
 
-use super::frame::{Frame, FrameKind, PREFACE};
-use super::reader::FrameReader;
+use super::frame::{Frame, FrameKind};
+use super::reader::{FrameReader, PREFACE};
 use super::writer::{FrameWriter, broken};
 use crate::convert::{check_address, error_from_wire};
 use crate::framed::{PEER_SILENCE, PREFACE_DEADLINE};
@@ -66,7 +66,7 @@ impl Connection {
                     Err(_) => FsError::new(ErrorKind::Invalid, "an error of the server is unreadable"),
                 }),
                 FrameKind::Pong => continue,
-                FrameKind::Request | FrameKind::Ping => {
+                FrameKind::Request | FrameKind::Ping | FrameKind::Data | FrameKind::End => {
                     return Err(FsError::new(ErrorKind::Invalid, "a server sends replies only"));
                 }
             };

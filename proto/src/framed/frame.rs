@@ -1,19 +1,31 @@
 //! The frame: what travels on a framed connection, and how it is cut out of a byte stream.
 //!
 //! ```text
-//! u32 length of the rest | u64 call | u16 method | u8 kind | payload (a protobuf message)
+//! u32 length of the rest | u64 call | u16 method | u8 kind | payload
 //! ```
 //!
 //! Numbers are little-endian. The payload of a request or a reply is the message that gRPC would carry, of an error a
-//! `dfs.v1.Error`. Each side first sends [`PREFACE`]. Nothing is allocated before its length is known to be within
-//! [`MESSAGE_BYTES_MAX`].
+//! `dfs.v1.Error`, of a piece of content its checksums (u32 for each 64 KiB) and its bytes. Each side first sends its [`preface`]. Nothing
+//! is allocated before its length is known to be within [`MESSAGE_BYTES_MAX`].
 
 use bytes::{Buf, Bytes, BytesMut};
 use dfs_common::limits::MESSAGE_BYTES_MAX;
 use dfs_common::{ErrorKind, FsError, FsResult};
 
-/// First bytes of each direction: `DFS`, the version of the framing, four bytes for later use.
-pub const PREFACE: [u8; 8] = *b"DFS\x01\0\0\0\0";
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// Calls, many at a time.
+    Metadata = 0,
+    /// Transfers of chunks, one at a time.
+    Chunks = 1,
+}
+
+/// First bytes of each direction: `DFS`, the version of the framing, what the connection is for, three bytes for later use.
+pub const fn preface(service: Service) -> [u8; 8] {
+    [b'D', b'F', b'S', 1, service as u8, 0, 0, 0]
+}
+
 /// Length field and header.
 pub const HEADER_BYTES: usize = 4 + HEADER_REST_BYTES;
 /// What the length field counts beside the payload.
@@ -32,6 +44,10 @@ pub enum FrameKind {
     Ping,
     /// Yes.
     Pong,
+    /// A piece of content.
+    Data,
+    /// The end of content.
+    End,
 }
 
 impl FrameKind {
@@ -42,6 +58,8 @@ impl FrameKind {
             FrameKind::Error => 3,
             FrameKind::Ping => 4,
             FrameKind::Pong => 5,
+            FrameKind::Data => 6,
+            FrameKind::End => 7,
         }
     }
     fn from_code(code: u8) -> Option<Self> {
@@ -51,8 +69,68 @@ impl FrameKind {
             3 => FrameKind::Error,
             4 => FrameKind::Ping,
             5 => FrameKind::Pong,
+            6 => FrameKind::Data,
+            7 => FrameKind::End,
             _ => return None,
         })
+    }
+}
+
+/// What stands before a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Number of the call on its connection; a reply has its request's.
+    pub call: u64,
+    /// Number of the method; a reply repeats it.
+    pub method: u16,
+    /// What the frame is.
+    pub kind: FrameKind,
+    /// Length of the payload; at most [`MESSAGE_BYTES_MAX`].
+    pub payload: usize,
+}
+
+impl Header {
+    /// Its bytes.
+    pub fn encode(&self) -> [u8; HEADER_BYTES] {
+        let length = (HEADER_REST_BYTES + self.payload) as u32;
+        let mut header = [0; HEADER_BYTES];
+        header[..4].copy_from_slice(&length.to_le_bytes());
+        header[4..12].copy_from_slice(&self.call.to_le_bytes());
+        header[12..14].copy_from_slice(&self.method.to_le_bytes());
+        header[14] = self.kind.code();
+        header
+    }
+
+    /// The inverse.
+    ///
+    /// # Errors
+    /// `Invalid` if the bytes are no header: the connection is of no further use.
+    pub fn decode(header: &[u8; HEADER_BYTES]) -> FsResult<Self> {
+        let (length, mut rest) = header.split_at(4);
+        let length = u32::from_le_bytes(length.try_into().expect("4 bytes")) as usize;
+        let payload = payload_bytes(length)?;
+        let call = rest.get_u64_le();
+        let method = rest.get_u16_le();
+        let kind = rest.get_u8();
+        let kind = FrameKind::from_code(kind)
+            .ok_or_else(|| FsError::new(ErrorKind::Invalid, format!("frame kind {kind} is unknown")))?;
+        Ok(Header {
+            call,
+            method,
+            kind,
+            payload,
+        })
+    }
+}
+
+/// What a length field leaves for the payload.
+fn payload_bytes(length: usize) -> FsResult<usize> {
+    match length.checked_sub(HEADER_REST_BYTES) {
+        Some(payload) if payload <= MESSAGE_BYTES_MAX => Ok(payload),
+        _ => Err(FsError::new(
+            ErrorKind::Invalid,
+            format!("a frame of {length} bytes is out of bounds: the peer speaks another protocol"),
+        )),
     }
 }
 
@@ -65,7 +143,7 @@ pub struct Frame {
     pub method: u16,
     /// What it is.
     pub kind: FrameKind,
-    /// Encoded message; at most [`MESSAGE_BYTES_MAX`].
+    /// At most [`MESSAGE_BYTES_MAX`].
     pub payload: Bytes,
 }
 
@@ -94,13 +172,13 @@ impl Frame {
                 ),
             ));
         }
-        let length = (HEADER_REST_BYTES + self.payload.len()) as u32;
-        let mut header = [0; HEADER_BYTES];
-        header[..4].copy_from_slice(&length.to_le_bytes());
-        header[4..12].copy_from_slice(&self.call.to_le_bytes());
-        header[12..14].copy_from_slice(&self.method.to_le_bytes());
-        header[14] = self.kind.code();
-        Ok(header)
+        Ok(Header {
+            call: self.call,
+            method: self.method,
+            kind: self.kind,
+            payload: self.payload.len(),
+        }
+        .encode())
     }
 
     /// Takes the first whole frame out of `buffer`; `None` if more bytes are needed.
@@ -111,29 +189,19 @@ impl Frame {
         let Some(length) = buffer.first_chunk::<4>() else {
             return Ok(None);
         };
-        let length = u32::from_le_bytes(*length) as usize;
-        if !(HEADER_REST_BYTES..=HEADER_REST_BYTES + MESSAGE_BYTES_MAX).contains(&length) {
-            return Err(FsError::new(
-                ErrorKind::Invalid,
-                format!("a frame of {length} bytes is out of bounds: the peer speaks another protocol"),
-            ));
-        }
-        if buffer.len() < 4 + length {
-            buffer.reserve(4 + length - buffer.len());
+        let bytes = HEADER_BYTES + payload_bytes(u32::from_le_bytes(*length) as usize)?;
+        if buffer.len() < bytes {
+            buffer.reserve(bytes - buffer.len());
             return Ok(None);
         }
-        buffer.advance(4);
-        let mut frame = buffer.split_to(length);
-        let call = frame.get_u64_le();
-        let method = frame.get_u16_le();
-        let kind = frame.get_u8();
-        let kind = FrameKind::from_code(kind)
-            .ok_or_else(|| FsError::new(ErrorKind::Invalid, format!("frame kind {kind} is unknown")))?;
+        let mut payload = buffer.split_to(bytes);
+        let header = payload.split_to(HEADER_BYTES);
+        let header = Header::decode(header[..].try_into().expect("a header's bytes"))?;
         Ok(Some(Frame {
-            call,
-            method,
-            kind,
-            payload: frame.freeze(),
+            call: header.call,
+            method: header.method,
+            kind: header.kind,
+            payload: payload.freeze(),
         }))
     }
 }

@@ -3,7 +3,9 @@
 use super::server::serve_connection;
 use crate::framed::{FramedHandler, PREFACE_DEADLINE};
 use crate::socket::{Listener, Socket};
+use dfs_common::FsResult;
 use dfs_common::limits::CONNECTIONS_MAX;
+use futures::future::BoxFuture;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +19,41 @@ const ACCEPTED_MAX: usize = 64;
 /// After a failed accept (too many open files): others may close some meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts connections until `stop`: serves the framed ones with `handler` in `tasks`, and answers the HTTP/2 ones as the
-/// incoming stream of a tonic server. At most [`CONNECTIONS_MAX`] framed ones at a time.
+/// Serves one framed connection until it ends, or until the token says stop and nothing is under way on it any more.
+pub type ServeFramed =
+    Arc<dyn Fn(Socket, CancellationToken) -> BoxFuture<'static, FsResult<()>> + Send + Sync>;
+
+/// Serves connections with calls to `handler`. Those that still run at the end of their connection are finished in `tasks`.
+pub fn serve_calls(handler: Arc<dyn FramedHandler>, tasks: TaskTracker) -> ServeFramed {
+    Arc::new(move |socket, stop| {
+        let (handler, tasks) = (handler.clone(), tasks.clone());
+        Box::pin(async move {
+            tokio::select! {
+                ended = serve_connection(socket, handler, &tasks) => ended,
+                () = stop.cancelled() => Ok(()),
+            }
+        })
+    })
+}
+
+/// Serves as `serve` does, but gives up what is under way when `end` is cancelled.
+pub fn unless(end: CancellationToken, serve: ServeFramed) -> ServeFramed {
+    Arc::new(move |socket, stop| {
+        let (end, serving) = (end.clone(), serve(socket, stop));
+        Box::pin(async move {
+            tokio::select! {
+                ended = serving => ended,
+                () = end.cancelled() => Ok(()),
+            }
+        })
+    })
+}
+
+/// Accepts connections until `stop`: serves the framed ones with `serve` in `tasks`, and answers the HTTP/2 ones as the
+/// incoming stream of a tonic server. At most [`CONNECTIONS_MAX`] framed ones at a time; then none is accepted.
 pub fn split(
     listener: Listener,
-    handler: Arc<dyn FramedHandler>,
+    serve: ServeFramed,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) -> ReceiverStream<io::Result<Socket>> {
@@ -38,13 +70,23 @@ pub fn split(
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            let (handler, sender, calls, stop) =
-                (handler.clone(), sender.clone(), connections.clone(), stop.clone());
+            let (serve, sender, stop) = (serve.clone(), sender.clone(), stop.clone());
             connections.spawn(async move {
                 let _permit = permit;
-                tokio::select! {
-                    () = serve(socket, handler, sender, &calls) => {}
-                    () = stop.cancelled() => {}
+                let protocol = tokio::select! {
+                    protocol = protocol(&socket) => protocol,
+                    () = stop.cancelled() => None,
+                };
+                match protocol {
+                    Some(Protocol::Frames) => {
+                        if let Err(error) = serve(socket, stop).await {
+                            tracing::debug!(%error, "framed connection ended");
+                        }
+                    }
+                    Some(Protocol::Http2) => {
+                        let _ = sender.send(Ok(socket)).await;
+                    }
+                    None => {}
                 }
             });
         }
@@ -63,23 +105,17 @@ async fn accept(listener: &Listener, room: &Arc<Semaphore>) -> Option<(Socket, O
     }
 }
 
-async fn serve(
-    socket: Socket,
-    handler: Arc<dyn FramedHandler>,
-    grpc: mpsc::Sender<io::Result<Socket>>,
-    calls: &TaskTracker,
-) {
+enum Protocol {
+    Frames,
+    Http2,
+}
+
+/// What the peer begins with; `None` if it is nothing, or a stranger.
+async fn protocol(socket: &Socket) -> Option<Protocol> {
     let mut first = [0];
     match tokio::time::timeout(PREFACE_DEADLINE, socket.peek(&mut first)).await {
-        Ok(Ok(1)) if first == *b"D" => {
-            if let Err(error) = serve_connection(socket, handler, calls).await {
-                tracing::debug!(%error, "framed connection ended");
-            }
-        }
-        Ok(Ok(1)) if first == *b"P" => {
-            let _ = grpc.send(Ok(socket)).await;
-        }
-        // Nothing, or a stranger.
-        _ => {}
+        Ok(Ok(1)) if first == *b"D" => Some(Protocol::Frames),
+        Ok(Ok(1)) if first == *b"P" => Some(Protocol::Http2),
+        _ => None,
     }
 }

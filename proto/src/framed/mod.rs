@@ -3,6 +3,7 @@
 //! It exists for latency: a small call costs a third of what it costs over HTTP/2 (docs/adr/0005-framed-transport.md). gRPC
 //! stays the reference and serves everything; a port that serves frames serves gRPC too ([`split`]).
 
+mod chunk;
 mod client;
 mod frame;
 mod listener;
@@ -11,8 +12,10 @@ mod reader;
 mod server;
 mod writer;
 
+pub(crate) use chunk::receive_buffers;
+pub use chunk::{ChunkFramedClient, serve_chunks};
 pub use client::FramedClient;
-pub use listener::split;
+pub use listener::{ServeFramed, serve_calls, split, unless};
 pub use metadata::MetadataFramedClient;
 
 use bytes::Bytes;

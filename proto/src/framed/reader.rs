@@ -1,6 +1,6 @@
 //! The receiving half of a connection.
 
-use super::frame::{Frame, PREFACE};
+use super::frame::{Frame, Service, preface};
 use super::writer::broken;
 use crate::socket::Socket;
 use bytes::BytesMut;
@@ -18,6 +18,9 @@ pub(super) struct FrameReader {
 fn closed() -> FsError {
     FsError::new(ErrorKind::Unavailable, "the peer closed the connection")
 }
+
+/// What calls begin with, in each direction.
+pub(super) const PREFACE: [u8; 8] = preface(Service::Metadata);
 
 impl FrameReader {
     /// A reader that has nothing yet.

@@ -4,8 +4,8 @@
 //! own. Bounded: [`FRAMED_CALLS_MAX`] calls of a connection run at a time, more are not read; nor are any while the peer is far behind
 //! with reading its replies.
 
-use super::frame::{Frame, FrameKind, PREFACE};
-use super::reader::FrameReader;
+use super::frame::{Frame, FrameKind};
+use super::reader::{FrameReader, PREFACE};
 use super::writer::FrameWriter;
 use crate::convert::error_to_wire;
 use crate::framed::{FramedHandler, PREFACE_DEADLINE};

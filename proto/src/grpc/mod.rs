@@ -6,7 +6,6 @@
 mod channel;
 mod chunk_client;
 mod chunk_server;
-mod connector;
 mod message;
 mod metadata_client;
 mod metadata_server;
@@ -15,6 +14,5 @@ mod upload;
 pub use channel::{channel_lazy, tuned_server, within};
 pub use chunk_client::ChunkGrpcClient;
 pub use chunk_server::ChunkGrpcServer;
-pub use connector::GrpcChunkConnector;
 pub use metadata_client::MetadataGrpcClient;
 pub use metadata_server::MetadataGrpcServer;

@@ -5,9 +5,7 @@
 mod handler;
 mod method;
 mod stub;
-mod transport;
 
 pub use handler::MetadataHandler;
 pub use method::Method;
 pub use stub::{MetadataStub, MetadataTransport};
-pub use transport::{Transport, connect_metadata};

@@ -1,8 +1,8 @@
 //! One connection, over TCP or a Unix socket: what frames and HTTP/2 need of it, and nothing that only one of the two has.
 
 use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
-use std::io::{self, IoSlice};
-use std::os::fd::AsRawFd;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -12,6 +12,11 @@ use tonic::transport::server::Connected;
 /// What a Unix socket may have under way. The kernel doubles it and lets a writer go on when a quarter is left: with its default
 /// (208 KiB) a stream of pieces of 256 KiB stops at each of them (figures in the ADR). `net.core.wmem_max` may make it less.
 const SEND_BUFFER_BYTES: usize = 512 << 10;
+
+/// A peer that says nothing for so long is asked by the kernel whether it is there, and again after as long.
+const KEEP_ALIVE_SECS: u32 = 5;
+/// Questions without an answer after which the connection is broken.
+const KEEP_ALIVE_PROBES: u32 = 2;
 
 /// A connection.
 #[derive(Debug)]
@@ -33,9 +38,15 @@ macro_rules! each {
 }
 
 impl Socket {
-    /// A TCP connection that sends what it is given at once.
+    /// A TCP connection that sends what it is given at once, and ends when its peer's machine is gone while nothing is under way.
     pub(super) fn tcp(stream: TcpStream) -> Self {
-        if let Err(error) = stream.set_nodelay(true) {
+        let keep_alive = || {
+            setsockopt(&stream, sockopt::TcpKeepIdle, &KEEP_ALIVE_SECS)?;
+            setsockopt(&stream, sockopt::TcpKeepInterval, &KEEP_ALIVE_SECS)?;
+            setsockopt(&stream, sockopt::TcpKeepCount, &KEEP_ALIVE_PROBES)?;
+            setsockopt(&stream, sockopt::KeepAlive, &true)
+        };
+        if let Err(error) = stream.set_nodelay(true).and_then(|()| Ok(keep_alive()?)) {
             tracing::debug!(%error, "a connection is broken already");
         }
         Socket::Tcp(stream)
@@ -54,6 +65,16 @@ impl Socket {
         matches!(self, Socket::Unix(_))
     }
 
+    /// Lets the peer know at once when this end closes, even if it does not read what is under way; that is lost then.
+    pub(crate) fn reset_when_closed(&self) {
+        // A Unix socket's peer knows in any case.
+        if let Socket::Tcp(stream) = self
+            && let Err(error) = stream.set_zero_linger()
+        {
+            tracing::debug!(%error, "a connection will close slowly");
+        }
+    }
+
     pub(crate) async fn readable(&self) -> io::Result<()> {
         each!(self, stream => stream.readable().await)
     }
@@ -64,6 +85,10 @@ impl Socket {
 
     pub(crate) fn try_read_buf(&self, buffer: &mut bytes::BytesMut) -> io::Result<usize> {
         each!(self, stream => stream.try_read_buf(buffer))
+    }
+
+    pub(crate) fn try_read_vectored(&self, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        each!(self, stream => stream.try_read_vectored(slices))
     }
 
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
@@ -83,6 +108,12 @@ impl Socket {
                 stream.async_io(Interest::READABLE, peek).await
             }
         }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        each!(self, stream => stream.as_fd())
     }
 }
 

@@ -23,7 +23,8 @@ Exit codes:
   1    some of it failed; standard error says what and why
   2    wrong usage, or no coordinator is known
   3    the cluster cannot be reached, or did not answer within --timeout
-  4    the cluster answers, but is not healthy (`dfs status` only)
+  4    the cluster answers, but is not healthy (`dfs status`, `dfs admin fsck`)
+  5    problems of the file system are left, or files have lost content (`dfs admin fsck` only)
   130  interrupted (Ctrl-C); 143 ended by SIGTERM. Neither leaves a half copied file under its name
   141  whoever reads standard output stopped reading
 
@@ -92,9 +93,80 @@ pub enum AdminCommand {
     Nodes,
     /// Show or choose when changes of names and attributes are durable
     Durability(DurabilityArgs),
+    /// Check the whole file system while it is used: names, counts, maps, and whether datanodes have the chunks
+    #[command(after_help = FSCK_HELP)]
+    Fsck(FsckArgs),
+    /// Back the metadata up, and see how a restore goes on
+    #[command(subcommand)]
+    Metadata(MetadataCommand),
     /// Limit what may lie below directories
     #[command(subcommand)]
     Quota(QuotaCommand),
+}
+
+/// Commands on the metadata of a running cluster.
+#[derive(Debug, Subcommand)]
+pub enum MetadataCommand {
+    /// Write all metadata of this moment to a file, while the cluster is used
+    #[command(after_help = BACKUP_HELP)]
+    Backup(BackupArgs),
+    /// Write all metadata of this moment as lines of JSON, one per record
+    #[command(after_help = DUMP_HELP)]
+    Dump(DumpArgs),
+    /// Give back the room of deleted and replaced records on the coordinator's disk, while the cluster is used
+    Compact,
+    /// Show the schema version, and after a restore whether chunks may be deleted again
+    Status,
+    /// After a restore: let chunks be deleted again, without waiting for datanodes that will not come back
+    ReleaseHold,
+}
+
+const BACKUP_HELP: &str = "\
+The file is there under its name only when it is whole, and replaces one of that name. It has secrets of the cluster, so only its owner may read it.
+`dfs-server metadata verify FILE` compares its checksums; `dfs-server metadata restore FILE --data DIR` makes a coordinator's
+directory of it. Content of files is not in it (but for small ones): chunks that are deleted after the backup are gone. Let the coordinator keep
+them longer than backups are apart: `dfs-server coordinator --keep-freed SECS`.";
+
+const DUMP_HELP: &str = "\
+The first line says whose metadata it is, the last one how many records there are. Names and values that are not UTF-8 are {\"hex\": \"...\"}; a record that has no
+readable form has value_hex. It has secrets of the cluster. `dfs-server metadata load FILE --data DIR` makes a data directory of a dump.";
+
+/// Arguments of `admin metadata dump`.
+#[derive(Debug, ClapArgs)]
+pub struct DumpArgs {
+    /// Local file; standard output without it
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+/// Arguments of `admin metadata backup`.
+#[derive(Debug, ClapArgs)]
+pub struct BackupArgs {
+    /// Local file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+const FSCK_HELP: &str = "\
+Files with chunks that no datanode has are named by path; so is every other problem, in a sentence. A datanode that does not answer
+leaves its chunks unknown; it never makes them lost.
+
+--repair counts anew what is counted, removes names of nothing, gives inodes without a name one in /lost+found (#NUMBER), and leaves
+removed files that nobody holds to the reaper. It deletes no content and does not guess: what has more than one answer is left
+and named.
+
+Exit codes: 0 nothing is wrong; 4 nothing is wrong, but chunks have too few copies, or a datanode did not answer; 5 problems are
+left (without --repair: were found), or files have lost content; 1, 2, 3 as for every command.";
+
+/// Arguments of `admin fsck`.
+#[derive(Debug, ClapArgs)]
+pub struct FsckArgs {
+    /// Repair what can be repaired without guessing
+    #[arg(long)]
+    pub repair: bool,
+    /// Check the metadata only; do not ask the datanodes for each chunk
+    #[arg(long)]
+    pub no_chunks: bool,
 }
 
 /// Commands for quotas.

@@ -21,6 +21,8 @@ pub const EXIT_USAGE: u8 = 2;
 pub const EXIT_UNREACHABLE: u8 = 3;
 /// The cluster answers, but is not healthy.
 pub const EXIT_UNHEALTHY: u8 = 4;
+/// Problems of the file system are left.
+pub const EXIT_PROBLEMS: u8 = 5;
 /// Nobody reads standard output any more; what a shell shows for SIGPIPE.
 pub const EXIT_CLOSED: u8 = 141;
 
@@ -70,6 +72,14 @@ impl Output {
         let mut line = if self.json { object().to_string() } else { text() };
         line.push('\n');
         self.write(|stdout| stdout.write_all(line.as_bytes()))
+    }
+
+    /// Bytes of a result as they are, for standard output.
+    ///
+    /// # Errors
+    /// As [`Output::result`].
+    pub fn raw(&self, bytes: &[u8]) -> FsResult<()> {
+        self.write(|stdout| stdout.write_all(bytes))
     }
 
     /// Shows the results so far.

@@ -8,6 +8,7 @@ use crate::cluster::placement::{Placement, Replication};
 use crate::cluster::state::ClusterState;
 use crate::config::CoordinatorConfig;
 use crate::gc::collector::{ChunkCollector, CollectorParts};
+use crate::gc::hold::Hold;
 use crate::gc::reaper::Reaper;
 use crate::identity::DataDir;
 use crate::lease::LeaseTable;
@@ -42,6 +43,8 @@ pub struct Core {
     pub replication: Replication,
     /// How long freed chunks are kept.
     pub freed_chunk_delay: Duration,
+    /// Whether chunks may be deleted.
+    pub hold: Arc<Hold>,
     /// Leases.
     pub sessions: Arc<SessionTable>,
     /// Open files.
@@ -58,6 +61,8 @@ pub struct Core {
     pub groups: Arc<GroupMaker>,
     /// Background work.
     pub workers: Workers,
+    /// Held by the one check that runs.
+    pub checking: tokio::sync::Mutex<()>,
     // Dropped last: the lock goes after the store is closed.
     _data: DataDir,
 }
@@ -99,6 +104,7 @@ impl Core {
         for group in stored::groups(&*store)? {
             cluster.put_group(group);
         }
+        let hold = Arc::new(Hold::new(stored::restore(&*store)?, epoch, clock.clone()));
         let replication = Replication {
             factor: config.replication,
             floor: config.replication_floor,
@@ -138,6 +144,7 @@ impl Core {
             capability_key: data.capability_key,
             replication,
             freed_chunk_delay: config.freed_chunk_delay,
+            hold,
             groups: Arc::new(GroupMaker::new(cluster.clone(), placement, applier.clone())),
             sessions,
             opens,
@@ -146,6 +153,7 @@ impl Core {
             applier,
             progress,
             workers: Workers::default(),
+            checking: tokio::sync::Mutex::default(),
             _data: data,
         })
     }
@@ -167,6 +175,7 @@ impl Core {
             chunks,
             capability_key: self.capability_key,
             delay: self.freed_chunk_delay,
+            hold: self.hold.clone(),
         });
         self.workers.spawn(Arc::new(collector));
     }

@@ -21,6 +21,8 @@ const KIND: Kind = Kind {
     format_version: FORMAT_VERSION,
 };
 const STORE_DIR: &str = "meta";
+/// Cache of a store that is filled, or read once, in bytes.
+const NEW_CACHE_BYTES: u64 = 32 << 20;
 
 #[derive(Serialize, Deserialize)]
 struct IdentityFile {
@@ -41,6 +43,7 @@ pub struct DataDir {
     pub store: Arc<dyn MetaStore>,
     /// The store was never used: the namespace must be made in it before [`DataDir::take`].
     pub fresh: bool,
+    kind: StoreKind,
     directory: DataDirectory,
 }
 
@@ -88,13 +91,121 @@ impl DataDir {
             capability_key: CapabilityKey(identity.capability_key),
             store,
             fresh: !used,
+            kind,
             directory,
         })
+    }
+
+    /// Opens the data directory of a stopped coordinator, whatever its store is.
+    ///
+    /// # Errors
+    /// `Invalid` (not a coordinator's), and those of [`DataDir::open`].
+    pub fn open_existing(path: &Path) -> FsResult<Self> {
+        if !path.join(KIND.identity_file).exists() {
+            return Err(FsError::new(
+                ErrorKind::Invalid,
+                format!("{} is not the data directory of a coordinator", path.display()),
+            ));
+        }
+        let directory = DataDirectory::open(path, KIND)?;
+        let identity: IdentityFile = directory
+            .read_identity()?
+            .ok_or_else(|| directory.damaged("it is gone"))?;
+        drop(directory);
+        DataDir::open(path, identity.store, NEW_CACHE_BYTES)
+    }
+
+    /// Starts of its coordinator so far.
+    pub fn epoch(&self) -> FsResult<u64> {
+        Ok(Fence::last(self.directory.path())?.unwrap_or(0))
+    }
+
+    /// Its store's kind.
+    pub fn store_kind(&self) -> StoreKind {
+        self.kind
     }
 
     /// Fences every earlier opener. Call once the store holds a namespace: from then on an empty store is an error.
     pub fn take(&self) -> FsResult<Fence> {
         Fence::take(self.directory.path())
+    }
+}
+
+/// Whose a data directory is.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Shared with its datanodes.
+    pub capability_key: CapabilityKey,
+    /// Starts of its coordinator.
+    pub epoch: u64,
+}
+
+/// A data directory that is being filled: no coordinator's before [`NewDataDir::finish`].
+pub struct NewDataDir {
+    directory: DataDirectory,
+    kind: StoreKind,
+    /// The directory itself was made.
+    made: bool,
+}
+
+impl NewDataDir {
+    /// Begins to fill `path`, which must be missing or empty, for a store of `kind`. Takes its lock.
+    ///
+    /// # Errors
+    /// `Invalid` (not empty), `Busy`, `Io`. Nothing in the directory is changed then.
+    pub fn make(path: &Path, kind: StoreKind) -> FsResult<Self> {
+        let made = !path.exists();
+        let identity = path.join(KIND.identity_file);
+        if identity.exists() {
+            return Err(FsError::new(
+                ErrorKind::Invalid,
+                format!(
+                    "{} is the data directory of a coordinator already: use an empty or new directory",
+                    path.display()
+                ),
+            ));
+        }
+        let directory = DataDirectory::open(path, KIND)?;
+        Ok(NewDataDir {
+            directory,
+            kind,
+            made,
+        })
+    }
+
+    /// Its store, empty at first. Dropped before [`NewDataDir::finish`].
+    pub fn open_store(&self) -> FsResult<Arc<dyn MetaStore>> {
+        store::open(self.kind, &self.directory.path().join(STORE_DIR), NEW_CACHE_BYTES)
+    }
+
+    /// The store is whole: the directory is a coordinator's. Durable on return.
+    pub fn finish(&self, owner: Owner) -> FsResult<()> {
+        let path = self.directory.path();
+        Fence::begin_at(path, owner.epoch)?;
+        durable::sync_dir(path).map_err(|error| {
+            FsError::from(error).context(format_args!("syncing the data directory {}", path.display()))
+        })?;
+        self.directory.write_identity(&IdentityFile {
+            format_version: FORMAT_VERSION,
+            cluster: owner.cluster,
+            store: self.kind,
+            capability_key: owner.capability_key.0,
+        })
+    }
+
+    /// Takes away what was made.
+    pub fn discard(self) {
+        let path = self.directory.path();
+        // What cannot be removed is not taken for a coordinator's either.
+        let _ = std::fs::remove_dir_all(path.join(STORE_DIR));
+        for name in [crate::store::fence::FILE, "LOCK"] {
+            let _ = std::fs::remove_file(path.join(name));
+        }
+        if self.made {
+            let _ = std::fs::remove_dir(path);
+        }
     }
 }
 

@@ -4,13 +4,15 @@
 //! only writer; [`session`] knows who may call and what is open; [`lease`]
 //! what clients may answer from memory; [`cluster`] knows the datanodes; [`gc`] takes away what
 //! nobody refers to; [`service`] and [`admin`] are
-//! the faces; [`core`](crate::core) puts the parts together. Nothing here knows FUSE, and nothing but [`applier`] writes to the store.
+//! the faces; [`fsck`] checks everything for an administrator, [`backup`] carries the metadata into files and back; [`core`](crate::core) puts the parts together. Nothing here knows FUSE, and nothing but [`applier`] writes to the store.
 
 pub mod admin;
 pub mod applier;
+pub mod backup;
 pub mod cluster;
 pub mod config;
 pub mod core;
+pub mod fsck;
 pub mod gc;
 pub mod identity;
 pub mod lease;

@@ -10,11 +10,12 @@ use dfs_common::clock::{Clock, SystemClock};
 use dfs_common::service::MetadataService;
 use dfs_common::{ClusterId, ErrorKind, FsError, FsResult};
 use dfs_proto::framed;
-use dfs_proto::grpc::{GrpcChunkConnector, MetadataGrpcServer, tuned_server};
+use dfs_proto::grpc::{MetadataGrpcServer, tuned_server};
 use dfs_proto::metadata::MetadataHandler;
 use dfs_proto::socket::Listener;
 use dfs_proto::v1::admin_server::AdminServer;
 use dfs_proto::v1::cluster_server::ClusterServer;
+use dfs_proto::{ChunkChannels, Transport};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,19 +62,25 @@ impl Coordinator {
             .map_err(|error| {
                 FsError::new(ErrorKind::Io, format!("opening the coordinator failed: {error}"))
             })??;
-        let chunks = Arc::new(GrpcChunkConnector::new(DELETE_DEADLINE, local_sockets));
-        core.start_workers(chunks);
+        let chunks = Arc::new(ChunkChannels::new(
+            Transport::Framed,
+            DELETE_DEADLINE,
+            local_sockets,
+        ));
+        core.start_workers(chunks.clone());
         let cluster = core.cluster_id;
         let service = Arc::new(CoordinatorService::new(Arc::new(core)));
         let stop = CancellationToken::new();
         let stopped = stop.clone();
+        let admin = AdminService::new(service.clone(), chunks, stop.clone());
         let router = tuned_server()
             .add_service(MetadataGrpcServer::new(service.clone()).into_service())
             .add_service(ClusterServer::new(ClusterService::new(service.clone())))
-            .add_service(AdminServer::new(AdminService::new(service.clone())));
+            .add_service(AdminServer::new(admin));
         let connections = TaskTracker::new();
         let handler = Arc::new(MetadataHandler::new(service.clone()));
-        let incoming = framed::split(listener, handler, connections.clone(), stop.clone());
+        let serve = framed::serve_calls(handler, connections.clone());
+        let incoming = framed::split(listener, serve, connections.clone(), stop.clone());
         let server = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stopped.cancelled_owned()));
         tracing::info!(%address, %cluster, "coordinator serves");
         Ok(Coordinator {

@@ -146,6 +146,19 @@ pub fn put_durability(txn: &mut Txn<'_>, record: &v1::StoredDurability) {
     txn.put(keys::durability(), encode(record));
 }
 
+/// What a restore from a backup left behind, if there was one.
+pub fn restore(read: &dyn MetaRead) -> FsResult<Option<v1::StoredRestore>> {
+    let value = read.get(&keys::restore())?;
+    value
+        .map(|value| v1::StoredRestore::decode(value).map_err(|_| damaged("restore")))
+        .transpose()
+}
+
+/// Writes what a restore from a backup left behind.
+pub fn put_restore(txn: &mut Txn<'_>, record: &v1::StoredRestore) {
+    txn.put(keys::restore(), encode(record));
+}
+
 /// All session records.
 pub fn sessions(read: &dyn MetaRead) -> FsResult<Vec<(SessionId, v1::StoredSession)>> {
     let mut found = Vec::new();

@@ -301,6 +301,7 @@ async fn datanodes_register_report_and_give_room_for_chunks() {
         added: vec![],
         removed: vec![],
         known_state_version: state.version,
+        inventory_complete: false,
     };
     let quiet = nodes
         .heartbeat(beat(1, 90 << 30))

@@ -87,6 +87,11 @@ impl Inventory {
         queue.changes.is_empty() && queue.listing == Listing::Done
     }
 
+    /// True when the whole inventory was reported and acknowledged since it was last begun; changes may wait.
+    pub fn is_complete(&self) -> bool {
+        self.queue.lock().listing == Listing::Done
+    }
+
     /// The next report, which stays queued until [`Inventory::acknowledge`].
     pub async fn report(&self, store: &dyn ChunkStore) -> FsResult<Report> {
         let (mut report, listing) = {

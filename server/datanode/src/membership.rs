@@ -200,6 +200,7 @@ impl Registrar {
 
     async fn heartbeat(&self, client: &mut ClusterClient<Channel>, node: NodeId) -> Result<(), Missed> {
         let load = self.store.load().await.map_err(Missed::Failed)?;
+        let inventory_complete = self.inventory.is_complete();
         // A node without a list of its chunks is still a node.
         let report = self
             .inventory
@@ -225,6 +226,7 @@ impl Registrar {
             added: ids(&report.added),
             removed: ids(&report.removed),
             known_state_version: self.peers.version(),
+            inventory_complete,
         };
         let reply = within(self.tuning.call_deadline, client.heartbeat(request)).await;
         let reply = reply.map_err(|error| match error.kind() {

@@ -166,8 +166,12 @@ impl Replication {
         loop {
             let part = content.next().await.transpose();
             let ended = !matches!(part, Ok(Some(_)));
-            self.give(part, std::iter::once(&mut own).chain(&mut forwards))
-                .await;
+            // What the writer did wrong is not told to the others, nor are they blamed for it.
+            let forwarded = part.clone().map_err(|_| given_up());
+            tokio::join!(
+                self.give(part, std::iter::once(&mut own)),
+                self.give(forwarded, forwards.iter_mut()),
+            );
             if ended {
                 return;
             }
@@ -261,6 +265,10 @@ impl Replication {
     }
 }
 
+fn given_up() -> FsError {
+    FsError::new(ErrorKind::Interrupted, "the write was given up")
+}
+
 fn new_copy(stalled: Option<CancellationToken>) -> (Copy, BoxStream<'static, FsResult<Piece>>) {
     let (sender, receiver) = mpsc::channel(QUEUE_PIECES);
     let copy = Copy {
@@ -278,10 +286,7 @@ fn content_of(queue: mpsc::Receiver<Part>) -> BoxStream<'static, FsResult<Piece>
             Some(Ok(Some(piece))) => Some((Ok(piece), Some(queue))),
             Some(Ok(None)) => None,
             Some(Err(error)) => Some((Err(error), None)),
-            None => {
-                let given_up = FsError::new(ErrorKind::Interrupted, "the write was given up");
-                Some((Err(given_up), None))
-            }
+            None => Some((Err(given_up()), None)),
         }
     })
     .boxed()

@@ -13,8 +13,10 @@ use dfs_common::limits::CALL_DEADLINE;
 use dfs_common::service::{ChunkConnector, ChunkService};
 use dfs_common::{ErrorKind, FsError, FsResult, NodeId};
 use dfs_proto::convert::check_address;
-use dfs_proto::grpc::{ChunkGrpcServer, GrpcChunkConnector, tuned_server};
+use dfs_proto::framed;
+use dfs_proto::grpc::{ChunkGrpcServer, tuned_server};
 use dfs_proto::socket::{Listener, LocalSockets, Peer};
+use dfs_proto::{ChunkChannels, Transport};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 /// How long running calls may take to finish at shutdown.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
@@ -55,7 +58,7 @@ impl Default for Parts {
     fn default() -> Self {
         Parts {
             clock: Arc::new(SystemClock::default()),
-            connector: Arc::new(GrpcChunkConnector::new(CALL_DEADLINE, LocalSockets::default())),
+            connector: Arc::new(channels(LocalSockets::default())),
             sync: Arc::new(KernelSync),
             tuning: Tuning::default(),
         }
@@ -71,6 +74,10 @@ pub struct Datanode {
     progress: watch::Receiver<Progress>,
     stop: CancellationToken,
     _stop_when_dropped: DropGuard,
+    /// The framed ones.
+    connections: TaskTracker,
+    /// Ends them in the middle of what they do.
+    end: CancellationToken,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
     registrar: JoinHandle<()>,
 }
@@ -82,9 +89,8 @@ impl Datanode {
     /// # Errors
     /// `Invalid` (settings), `Busy` (port or data directory in use), and those of [`Identity::open`] and [`LocalStore::open`].
     pub async fn start(config: DatanodeConfig) -> FsResult<Datanode> {
-        let connector = GrpcChunkConnector::new(CALL_DEADLINE, config.local_sockets);
         let parts = Parts {
-            connector: Arc::new(connector),
+            connector: Arc::new(channels(config.local_sockets)),
             ..Parts::default()
         };
         Self::start_with(config, parts).await
@@ -123,8 +129,12 @@ impl Datanode {
         ));
         let stop = CancellationToken::new();
         let router = tuned_server().add_service(ChunkGrpcServer::new(service.clone()).into_service());
+        let connections = TaskTracker::new();
+        let end = CancellationToken::new();
+        let serve = framed::unless(end.clone(), framed::serve_chunks(service.clone(), None));
+        let incoming = framed::split(listener, serve, connections.clone(), stop.clone());
         let server =
-            tokio::spawn(router.serve_with_incoming_shutdown(listener, stop.clone().cancelled_owned()));
+            tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned()));
         let (sender, progress) = watch::channel(Progress::Waiting(None));
         let registrar = Registrar {
             coordinator: Peer::new(config.coordinator, config.local_sockets),
@@ -147,6 +157,8 @@ impl Datanode {
             progress,
             _stop_when_dropped: stop.clone().drop_guard(),
             stop,
+            connections,
+            end,
             server,
             registrar,
         })
@@ -221,6 +233,8 @@ impl Datanode {
             address,
             service,
             store,
+            connections,
+            end,
             mut server,
             registrar,
             ..
@@ -228,9 +242,13 @@ impl Datanode {
         if let Err(error) = registrar.await {
             tracing::error!(%error, "the registrar failed");
         }
-        if tokio::time::timeout(DRAIN_DEADLINE, &mut server).await.is_err() {
+        connections.close();
+        let ended = async { tokio::join!(&mut server, connections.wait()) };
+        if tokio::time::timeout(DRAIN_DEADLINE, ended).await.is_err() {
+            end.cancel();
             server.abort();
             let _ = server.await;
+            connections.wait().await;
         }
         if tokio::time::timeout(DRAIN_DEADLINE, store.close()).await.is_err() {
             tracing::warn!("a write did not end; the next start will check the chunk files");
@@ -258,6 +276,11 @@ fn open(
     );
     let store = LocalStore::open(&data_dir, settings, Arc::new(health), sync, inventory)?;
     Ok((identity, store))
+}
+
+/// Where this node forwards to.
+fn channels(local_sockets: LocalSockets) -> ChunkChannels {
+    ChunkChannels::new(Transport::Framed, CALL_DEADLINE, local_sockets)
 }
 
 /// `host:port` that others are told.

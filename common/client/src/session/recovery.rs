@@ -199,7 +199,7 @@ impl Inner {
         }
     }
 
-    /// Opens every handle again, by its inode number.
+    /// Opens every handle again, by its inode number. What the kernel has of them is dropped.
     async fn open_again(&self, identity: Identity) {
         for handle in self.table.handles() {
             let ino = handle.file.ino;
@@ -215,6 +215,8 @@ impl Inner {
                     handle.stale.store(true, Ordering::SeqCst);
                 }
             }
+            // Others may have written without asking this client.
+            self.invalidate(Invalidation::Inode { ino });
         }
     }
 

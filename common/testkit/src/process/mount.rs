@@ -142,6 +142,16 @@ impl Mount {
         assert!(ended, "dfs-mount did not end after SIGKILL");
     }
 
+    /// Suspends the daemon, as a machine that hangs. [`Mount::resume`] lets it go on.
+    pub fn suspend(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
     /// SIGTERM: the daemon saves, unmounts and ends.
     ///
     /// # Panics

@@ -4,7 +4,9 @@ mod connect;
 mod download;
 mod du;
 mod durability;
+mod fsck;
 mod ls;
+mod metadata;
 mod mkdir;
 mod nodes;
 mod quota;
@@ -34,6 +36,10 @@ pub async fn run(command: Command, context: &Context) -> FsResult<()> {
         Command::Status => context.stoppable(status::run(context)).await,
         Command::Admin(AdminCommand::Durability(args)) => {
             context.stoppable(durability::run(context, args)).await
+        }
+        Command::Admin(AdminCommand::Fsck(args)) => context.stoppable(fsck::run(context, args)).await,
+        Command::Admin(AdminCommand::Metadata(command)) => {
+            context.stoppable(metadata::run(context, command)).await
         }
         Command::Admin(AdminCommand::Quota(command)) => quota::run(context, command).await,
         Command::Admin(AdminCommand::Nodes) => context.stoppable(nodes::run(context)).await,

@@ -3,8 +3,10 @@
 use super::replies::{Known, Replies};
 use super::reserve::Room;
 use super::{ApplierParts, Command, Reaped, Reply, nodes};
+use crate::namespace::repair::{self, Repair};
 use crate::namespace::txn::Txn;
 use crate::namespace::{self, ApplyContext, OpenFiles, chunks, orphans, reap};
+use crate::stored;
 use bytes::Bytes;
 use dfs_common::limits::{BATCH_OPS_MAX, CAPABILITY_VALIDITY};
 use dfs_common::op::{MutationBatch, NumberedOp, OpReply, OpResult, Operation};
@@ -172,6 +174,20 @@ impl Group {
                 });
                 answer(reply, result)
             }
+            Command::Repair { repairs, reply } => {
+                let done = repairs.iter().map(|repair| self.repair(txn, repair)).collect();
+                answer(reply, Ok(done))
+            }
+            Command::EndHold { reply } => {
+                let result = self.whole(txn, |_, txn| {
+                    if let Some(mut restore) = stored::restore(txn)? {
+                        restore.holding = false;
+                        stored::put_restore(txn, &restore);
+                    }
+                    Ok(())
+                });
+                answer(reply, result)
+            }
             Command::SetQuota { ino, quota, reply } => {
                 let result = self.whole(txn, |_, txn| namespace::quota::set(txn, ino, quota));
                 answer(reply, result)
@@ -271,6 +287,16 @@ impl Group {
             more_inodes: let_go.more,
             extents: reap::step(txn, now, reap::EXTENTS_AT_ONCE_MAX)?,
         })
+    }
+
+    /// Applies a repair if what it repairs is still as it was seen; true if so.
+    fn repair(&mut self, txn: &mut Txn<'_>, repair: &Repair) -> bool {
+        let repaired = self.whole(txn, |group, txn| {
+            repair::apply(txn, &group.context(orphans::NAMESPACE), repair)
+        });
+        repaired
+            .inspect_err(|error| tracing::warn!(?repair, %error, "a repair could not be made"))
+            .unwrap_or(false)
     }
 
     fn context(&self, session: SessionId) -> ApplyContext<'_> {

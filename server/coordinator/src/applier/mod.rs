@@ -17,6 +17,7 @@ mod sessions;
 mod writer;
 
 use crate::cluster::state::{ClusterState, NodeLoad, NodeSecret};
+use crate::namespace::repair::Repair;
 use crate::session::opens::OpenTable;
 use crate::session::table::SessionTable;
 use crate::store::MetaStore;
@@ -143,6 +144,15 @@ enum Command {
     /// Removes the records of freed chunks whose replicas are all deleted.
     ForgetFreed {
         chunks: Vec<ChunkId>,
+        reply: Reply<()>,
+    },
+    /// Applies repairs; answers for each whether what it repairs was still as it was seen.
+    Repair {
+        repairs: Vec<Repair>,
+        reply: Reply<Vec<bool>>,
+    },
+    /// The hold after a restore is over.
+    EndHold {
         reply: Reply<()>,
     },
     SetQuota {
@@ -283,6 +293,17 @@ impl Applier {
     /// Forgets freed chunks: every replica of them was deleted. At most [`dfs_common::limits::CHUNK_LIST_MAX`] at once.
     pub async fn forget_freed(&self, chunks: Vec<ChunkId>) -> FsResult<()> {
         self.call(|reply| Command::ForgetFreed { chunks, reply }).await
+    }
+
+    /// Repairs what a check found, each repair whole or not at all; durable on return. Answers for each whether it was made. At most
+    /// [`dfs_common::limits::BATCH_OPS_MAX`] at once.
+    pub async fn repair(&self, repairs: Vec<Repair>) -> FsResult<Vec<bool>> {
+        self.call(|reply| Command::Repair { repairs, reply }).await
+    }
+
+    /// Writes down that chunks may be deleted again after a restore; durable on return. No effect without a restore.
+    pub async fn end_hold(&self) -> FsResult<()> {
+        self.call(|reply| Command::EndHold { reply }).await
     }
 
     /// Chooses when commits become durable; durable itself, and so is everything before it.

@@ -26,6 +26,8 @@ fn is_urgent(command: &Command) -> bool {
         | Command::EndSession { .. }
         | Command::RegisterNode { .. }
         | Command::CreateGroups { .. }
+        | Command::Repair { .. }
+        | Command::EndHold { .. }
         | Command::SetQuota { .. }
         | Command::SetDurability { .. }
         | Command::Barrier { .. }

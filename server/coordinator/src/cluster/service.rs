@@ -82,14 +82,14 @@ impl ClusterService {
         })
     }
 
-    fn heartbeat(&self, request: v1::HeartbeatRequest) -> FsResult<ClusterUpdate> {
+    async fn heartbeat(&self, request: v1::HeartbeatRequest) -> FsResult<ClusterUpdate> {
         let core = self.coordinator.core()?;
         if request.added.len() > HEARTBEAT_INVENTORY_MAX || request.removed.len() > HEARTBEAT_INVENTORY_MAX {
             return Err(invalid(format!(
                 "a heartbeat has at most {HEARTBEAT_INVENTORY_MAX} inventory changes"
             )));
         }
-        // The inventory is for repair: replicas are known from receipts, so it is checked for size and not kept.
+        // The inventory is not kept, for replicas are known from receipts; after a restore it is compared with the metadata.
         let load = NodeLoad {
             disk: DiskIncarnation(request.disk),
             capacity_bytes: request.capacity_bytes,
@@ -99,7 +99,20 @@ impl ClusterService {
             writable: request.writable,
         };
         let secret = node_secret(&request.node_secret)?;
-        core.cluster.heartbeat(NodeId(request.node), &secret, load)?;
+        let node = NodeId(request.node);
+        core.cluster.heartbeat(node, &secret, load)?;
+        if core.hold.is_holding() {
+            let (hold, store) = (core.hold.clone(), core.store.clone());
+            let told = move || {
+                hold.told(&*store, node, &request.added)?;
+                if request.inventory_complete {
+                    hold.passed(node, request.known_state_version);
+                }
+                Ok(())
+            };
+            let outcome = tokio::task::spawn_blocking(told).await;
+            outcome.unwrap_or_else(|error| Err(FsError::new(ErrorKind::Io, error.to_string())))?;
+        }
         Ok(core.cluster.update_since(request.known_state_version))
     }
 }
@@ -121,7 +134,7 @@ impl v1::cluster_server::Cluster for ClusterService {
         &self,
         request: Request<v1::HeartbeatRequest>,
     ) -> Result<Response<v1::HeartbeatReply>, Status> {
-        let update = ClusterService::heartbeat(self, request.into_inner());
+        let update = ClusterService::heartbeat(self, request.into_inner()).await;
         let update = update.map_err(|error| status::to_status(&error))?;
         Ok(Response::new(v1::HeartbeatReply {
             state: Some(convert::cluster_update_to_wire(&update)),

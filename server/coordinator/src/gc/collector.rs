@@ -6,6 +6,7 @@
 
 use crate::applier::Applier;
 use crate::cluster::state::ClusterState;
+use crate::gc::hold::Hold;
 use crate::namespace::chunks::FreedChunk;
 use crate::namespace::{keys, read};
 use crate::store::MetaStore;
@@ -52,6 +53,8 @@ pub struct CollectorParts {
     pub capability_key: CapabilityKey,
     /// How long a freed chunk is kept.
     pub delay: Duration,
+    /// Whether anything may be deleted at all.
+    pub hold: Arc<Hold>,
 }
 
 /// The collector.
@@ -189,6 +192,9 @@ impl Worker for ChunkCollector {
             Err(error) => return format!("the store cannot be read: {error}"),
         };
         let progress = self.progress.lock();
+        if self.parts.hold.is_holding() {
+            return format!("held after a restore: {waiting} freed chunks ({bytes} bytes) wait");
+        }
         format!(
             "{waiting} freed chunks ({bytes} bytes) wait, {} of them for datanodes; {} deleted",
             progress.kept_last_pass, progress.deleted
@@ -196,6 +202,19 @@ impl Worker for ChunkCollector {
     }
     async fn step(&self) -> Duration {
         let pass_interval = self.parts.delay.min(PASS_INTERVAL_MAX).max(PAUSE);
+        match self
+            .parts
+            .hold
+            .try_end(&self.parts.cluster, &self.parts.applier)
+            .await
+        {
+            Ok(true) => {}
+            Ok(false) => return pass_interval,
+            Err(error) => {
+                tracing::warn!(%error, "the hold after a restore could not be ended");
+                return pass_interval;
+            }
+        }
         match self.collect().await {
             Ok(false) => PAUSE,
             Ok(true) => pass_interval,

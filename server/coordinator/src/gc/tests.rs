@@ -130,6 +130,7 @@ impl Rig {
             chunks: Arc::new(RecordingConnector(recorder.clone())),
             capability_key: core.capability_key,
             delay: FREED_CHUNK_DELAY,
+            hold: core.hold.clone(),
         });
         for node in 1..=3u32 {
             let registration = NodeRegistration {
@@ -432,5 +433,69 @@ async fn reaper_takes_abandoned_extents_away_in_portions() {
         reaper.status(),
         "0 replaced inodes let go, 4 portions of extents taken away"
     );
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_restore_nothing_is_deleted_until_every_datanode_has_told_what_it_has() {
+    use super::hold::Hold;
+    use dfs_common::limits::RESTORE_HOLD_MIN;
+    let mut rig = Rig::start().await;
+    let restore = dfs_proto::v1::StoredRestore {
+        incarnation: 1,
+        holding: true,
+        ..Default::default()
+    };
+    let mut txn = crate::namespace::txn::Txn::new(&*rig.core.store);
+    crate::stored::put_restore(&mut txn, &restore);
+    rig.core.store.commit(txn.into_batch()).unwrap();
+    let epoch = rig.core.progress.point().last.epoch;
+    let hold = Arc::new(Hold::new(Some(restore), epoch, rig.core.clock.clone()));
+    rig.collector = ChunkCollector::new(CollectorParts {
+        store: rig.core.store.clone(),
+        clock: rig.core.clock.clone(),
+        cluster: rig.core.cluster.clone(),
+        applier: rig.core.applier.clone(),
+        chunks: Arc::new(RecordingConnector(rig.recorder.clone())),
+        capability_key: rig.core.capability_key,
+        delay: FREED_CHUNK_DELAY,
+        hold: hold.clone(),
+    });
+    let (_, chunk) = rig.freed_chunk().await;
+    let this_start = epoch << 32 | 5;
+    rig.clock.advance(FREED_CHUNK_DELAY * 10);
+    hold.passed(NodeId(1), this_start);
+    hold.passed(NodeId(2), this_start);
+    // Told to the coordinator before this one.
+    hold.passed(NodeId(3), (epoch - 1) << 32 | 5);
+    rig.collector.step().await;
+    assert_eq!((rig.deleted_on(chunk).len(), rig.freed_chunks()), (0, 1));
+    assert_eq!(hold.waited_for(&rig.core.cluster), [NodeId(3)]);
+    assert!(rig.collector.status().contains("held after a restore"));
+    let told = [chunk.to_bytes(), ChunkId(77).to_bytes()].map(|id| Bytes::copy_from_slice(&id));
+    hold.told(&*rig.core.store, NodeId(3), &told).unwrap();
+    assert_eq!(hold.unknown_chunks(), 1);
+
+    hold.passed(NodeId(3), this_start);
+    rig.collector.step().await;
+    assert_eq!(rig.deleted_on(chunk), all_nodes());
+    let record = crate::stored::restore(&*rig.core.store).unwrap().unwrap();
+    assert_eq!((record.holding, record.incarnation), (false, 1));
+
+    // For a while at least, even if all have told.
+    let fresh = Hold::new(
+        Some(dfs_proto::v1::StoredRestore {
+            holding: true,
+            ..record
+        }),
+        epoch,
+        rig.core.clock.clone(),
+    );
+    for node in 1..=3 {
+        fresh.passed(NodeId(node), this_start);
+    }
+    assert!(!fresh.try_end(&rig.core.cluster, &rig.core.applier).await.unwrap());
+    rig.clock.advance(RESTORE_HOLD_MIN);
+    assert!(fresh.try_end(&rig.core.cluster, &rig.core.applier).await.unwrap());
     rig.stop().await;
 }

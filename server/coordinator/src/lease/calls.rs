@@ -4,7 +4,9 @@ use super::affected::{predicted, really};
 use super::change::Change;
 use super::table::{LeaseTable, Pending};
 use crate::core::Core;
+use crate::namespace::orphans::NAMESPACE;
 use crate::namespace::read;
+use crate::namespace::repair::Repair;
 use dfs_common::lease::RecallPage;
 use dfs_common::limits::RECALL_POLL;
 use dfs_common::op::MutationBatch;
@@ -68,6 +70,20 @@ impl Core {
             leased,
             point,
         })
+    }
+
+    /// Repairs what a check found, after every session has given up its leases on it. Answers for each repair whether it was made.
+    ///
+    /// # Errors
+    /// Those of [`crate::applier::Applier::repair`].
+    pub(crate) async fn repair(&self, repairs: Vec<Repair>) -> FsResult<Vec<bool>> {
+        self.sessions.settled().await;
+        let inos = repairs.iter().flat_map(Repair::inodes).collect();
+        let mut change = Change::begin(self.leases.clone(), self.applier.clone(), NAMESPACE, inos);
+        change.recalled().await;
+        let repaired = self.applier.repair(repairs).await?;
+        change.finish();
+        Ok(repaired)
     }
 
     /// Finds a name; leases on both inodes are registered before each is read.

@@ -37,8 +37,12 @@ impl Chunk {
         let Some(value) = read.get(&keys::chunk(id))? else {
             return Ok(None);
         };
-        let record = v1::StoredChunk::decode(value).map_err(|_| damaged("chunk"))?;
-        Chunk::from_record(record).map(Some)
+        Chunk::decode(value).map(Some)
+    }
+
+    /// Reads a record's value.
+    pub fn decode(value: Bytes) -> FsResult<Chunk> {
+        Chunk::from_record(v1::StoredChunk::decode(value).map_err(|_| damaged("chunk"))?)
     }
 
     /// Reads a record.
@@ -62,7 +66,8 @@ impl Chunk {
         }
     }
 
-    fn put(&self, txn: &mut Txn<'_>, id: ChunkId) {
+    /// Writes the record.
+    pub(super) fn put(&self, txn: &mut Txn<'_>, id: ChunkId) {
         txn.put(keys::chunk(id), Bytes::from(self.to_record().encode_to_vec()));
     }
 
@@ -154,7 +159,27 @@ pub fn forget_freed(txn: &mut Txn<'_>, id: ChunkId) -> FsResult<()> {
     Ok(())
 }
 
-fn count_replica_set(txn: &mut Txn<'_>, replicas: &[NodeId], change: i64) -> FsResult<()> {
+/// Takes a freed chunk back that `references` extents refer to: it must not be deleted. False if it is not freed.
+pub(super) fn take_back(txn: &mut Txn<'_>, id: ChunkId, references: u64) -> FsResult<bool> {
+    let key = keys::freed_chunk(id);
+    let Some(value) = txn.get(&key)? else {
+        return Ok(false);
+    };
+    let mut chunk = FreedChunk::decode(value)?.chunk;
+    let mut counters = counters::get(txn)?;
+    counters::add(&mut counters.freed_chunks, -1)?;
+    counters::add(&mut counters.freed_bytes, -(chunk.length as i64))?;
+    txn.delete(key);
+    if Chunk::find(txn, id)?.is_none() {
+        chunk.references = references;
+        chunk.add(txn, id, &mut counters)?;
+    }
+    counters::put(txn, &counters);
+    Ok(true)
+}
+
+/// Changes the number of chunks with exactly these replicas.
+pub(super) fn count_replica_set(txn: &mut Txn<'_>, replicas: &[NodeId], change: i64) -> FsResult<()> {
     let key = keys::replica_set(replicas);
     let mut count = txn
         .get(&key)?

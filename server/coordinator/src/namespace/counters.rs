@@ -12,7 +12,7 @@ use prost::Message;
 pub type Counters = v1::StoredCounters;
 
 /// Numbers are also directory cursors, which programs see as a signed offset.
-const NUMBERS_MAX: u64 = i64::MAX as u64;
+pub const NUMBERS_MAX: u64 = i64::MAX as u64;
 
 /// The totals.
 pub fn get(read: &dyn MetaRead) -> FsResult<Counters> {

@@ -1,7 +1,9 @@
 //! A namespace in memory for the tests of the operations: a clock that ticks per operation, open files and nodes as told.
 
 use super::txn::Txn;
-use super::{ApplyContext, ChunkPlacement, OpenFiles, apply, check, initialize, orphans, quota, read, reap};
+use super::{
+    ApplyContext, ChunkPlacement, OpenFiles, apply, check, initialize, orphans, quota, read, reap, repair,
+};
 use crate::store::memory::MemoryStore;
 use crate::store::{MetaStore, WriteBatch};
 use crate::stored;
@@ -189,6 +191,38 @@ impl Fixture {
 
     pub fn root(&mut self, operation: Operation) -> OpResult {
         self.apply(&Caller::root(), &operation)
+    }
+
+    /// Checks and repairs until nothing can be repaired any more, as an administrator would; answers what is left.
+    pub fn repair(&mut self) -> check::Report {
+        for _ in 0..8 {
+            let report = check::check(&self.store).unwrap();
+            if report.repairs.is_empty() {
+                return report;
+            }
+            let mut done = 0;
+            for repair in &report.repairs {
+                self.seconds += 1;
+                let ctx = ApplyContext {
+                    now: self.now(),
+                    session: orphans::NAMESPACE,
+                    opened: &self.opens,
+                    placement: &Groups,
+                    capability_key: &self.key,
+                    capability_expires_unix_ms: 1,
+                    replication: 3,
+                    replication_floor: 2,
+                };
+                let mut txn = Txn::new(&self.store);
+                if repair::apply(&mut txn, &ctx, repair).unwrap() {
+                    done += 1;
+                    let batch = txn.into_batch();
+                    self.store.commit(batch).unwrap();
+                }
+            }
+            assert!(done > 0, "nothing of {:?} could be repaired", report.repairs);
+        }
+        panic!("repairs have no end");
     }
 
     /// Everything belongs together.

@@ -31,6 +31,26 @@ const XATTR: u8 = b'x';
 /// First key of a range and the first one behind it.
 pub type KeyRange = (Bytes, Bytes);
 
+/// What a record is of, for a restore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// Sessions, their replies, their spent chunks, their unsynced commits: gone when the sessions are.
+    OfSessions,
+    /// Orphans, which name sessions.
+    Orphans,
+    /// Everything else.
+    Other,
+}
+
+/// What the record of `key` is of.
+pub fn table_of(key: &[u8]) -> Table {
+    match key.first() {
+        Some(&(SESSION | REPLY | SPENT | UNSYNCED)) => Table::OfSessions,
+        Some(&ORPHAN) => Table::Orphans,
+        _ => Table::Other,
+    }
+}
+
 fn key(table: u8, parts: &[&[u8]]) -> Bytes {
     let mut key = BytesMut::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
     key.put_u8(table);
@@ -403,6 +423,10 @@ pub fn unsynced(epoch: u64) -> Bytes {
 /// [`unsynced`] of all epochs.
 pub fn unsynced_commits() -> KeyRange {
     table(UNSYNCED)
+}
+/// What a restore from a backup left behind.
+pub fn restore() -> Bytes {
+    Bytes::from_static(b"mrestore")
 }
 /// Schema version.
 pub fn schema() -> Bytes {

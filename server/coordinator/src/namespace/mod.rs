@@ -5,7 +5,8 @@
 //! ([`ApplyContext`]), so replay gives the same state (I10). Knows neither network nor store; writes nothing itself.
 //!
 //! Every operation has a file of its name in `ops`; what they share are the records: [`inode`], [`dentry`], [`extents`],
-//! [`chunks`], [`xattrs`], [`counters`], [`usage`], [`names`], [`quota`], [`orphans`], [`reap`], and the rules of [`permission`] and [`directory`].
+//! [`chunks`], [`xattrs`], [`counters`], [`usage`], [`names`], [`quota`], [`orphans`], [`reap`], [`repair`], and the rules of
+//! [`permission`] and [`directory`].
 
 pub mod check;
 pub mod chunks;
@@ -15,6 +16,7 @@ pub mod directory;
 pub mod extents;
 pub mod inode;
 pub mod keys;
+pub mod migrate;
 pub mod names;
 pub mod ops;
 pub mod orphans;
@@ -22,12 +24,13 @@ pub mod permission;
 pub mod quota;
 pub mod read;
 pub mod reap;
+pub mod repair;
 pub mod txn;
 pub mod usage;
 pub mod xattrs;
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 #[cfg(test)]
 mod random_tests;
 
@@ -193,6 +196,28 @@ pub fn initialize(txn: &mut Txn<'_>, now: Timestamp) -> FsResult<()> {
 /// # Errors
 /// `UnknownVersion` for a newer schema; `Corrupt` if there is none.
 pub fn check_schema(read: &dyn MetaRead) -> FsResult<()> {
+    match schema_version(read)? {
+        SCHEMA_VERSION => Ok(()),
+        older if older < SCHEMA_VERSION => Err(FsError::new(
+            ErrorKind::UnknownVersion,
+            format!(
+                "the metadata store has schema version {older}, this program needs {SCHEMA_VERSION}: back the directory up and run dfs-server metadata migrate"
+            ),
+        )),
+        other => Err(FsError::new(
+            ErrorKind::UnknownVersion,
+            format!(
+                "the metadata store has schema version {other}, this program knows {SCHEMA_VERSION}: run the release that wrote it"
+            ),
+        )),
+    }
+}
+
+/// The schema version that the store says it has.
+///
+/// # Errors
+/// `Corrupt` if it says none.
+pub fn schema_version(read: &dyn MetaRead) -> FsResult<u32> {
     let value = read.get(&keys::schema())?.ok_or_else(|| {
         FsError::new(
             ErrorKind::Corrupt,
@@ -200,16 +225,7 @@ pub fn check_schema(read: &dyn MetaRead) -> FsResult<()> {
         )
     })?;
     let version = value[..].try_into().map(u32::from_be_bytes);
-    match version {
-        Ok(SCHEMA_VERSION) => Ok(()),
-        Ok(other) => Err(FsError::new(
-            ErrorKind::UnknownVersion,
-            format!(
-                "the metadata store has schema version {other}, this program knows {SCHEMA_VERSION}: run the release that wrote it"
-            ),
-        )),
-        Err(_) => Err(damaged("schema version")),
-    }
+    version.map_err(|_| damaged("schema version"))
 }
 
 /// A record that cannot be read, or records that contradict each other.

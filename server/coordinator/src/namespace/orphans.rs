@@ -58,11 +58,20 @@ pub fn drop_link(txn: &mut Txn<'_>, ctx: &ApplyContext<'_>, mut inode: Inode) ->
 pub fn drop_replaced_link(txn: &mut Txn<'_>, ctx: &ApplyContext<'_>, mut inode: Inode) -> FsResult<u32> {
     let left = take_link(ctx, &mut inode);
     if left == 0 {
-        put(txn, inode.ino(), &[NAMESPACE]);
-        txn.put(keys::replaced(unix_ms(ctx.now), inode.ino()), Bytes::new());
+        keep(txn, ctx.now, inode.ino(), &[]);
     }
     inode.put(txn);
     Ok(left)
+}
+
+/// The namespace keeps the orphan `ino` for a while from now on, beside these holders.
+pub(super) fn keep(txn: &mut Txn<'_>, now: Timestamp, ino: Ino, holders: &[SessionId]) {
+    let mut holders = holders.to_vec();
+    if !holders.contains(&NAMESPACE) {
+        holders.insert(0, NAMESPACE);
+    }
+    put(txn, ino, &holders);
+    txn.put(keys::replaced(unix_ms(now), ino), Bytes::new());
 }
 
 fn take_link(ctx: &ApplyContext<'_>, inode: &mut Inode) -> u32 {
@@ -163,7 +172,10 @@ pub fn reap_replaced(
             }
             let (_, ino) = keys::parse_replaced(&mark).ok_or_else(|| damaged("replaced inode"))?;
             txn.delete(mark);
-            settle(txn, now, ino, &opened.holders(ino))?;
+            // A mark alone, of a damaged store, lets nothing go.
+            if holders(txn, ino)?.contains(&NAMESPACE) {
+                settle(txn, now, ino, &opened.holders(ino))?;
+            }
             let_go.inodes += 1;
         }
     }

@@ -45,6 +45,7 @@ pub fn run(store: &dyn MetaStore) {
     snapshot_does_not_see_later_commits(store);
     big_batch_is_whole(store);
     concurrent_readers_see_whole_batches(store);
+    compacting_changes_nothing(store);
 }
 
 fn scans_are_ordered_and_limited(store: &dyn MetaStore) {
@@ -190,6 +191,31 @@ fn big_batch_is_whole(store: &dyn MetaStore) {
         }
     }
     assert_eq!(seen, COUNT);
+}
+
+/// What is there stays, for snapshots too.
+fn compacting_changes_nothing(store: &dyn MetaStore) {
+    let noise = |round: u32| -> Bytes {
+        (0..1000u32)
+            .flat_map(|n| (n.wrapping_mul(2_654_435_761) ^ round).to_be_bytes())
+            .collect()
+    };
+    for round in 0..300u32 {
+        let changes = (0..4u8).map(|key| (Bytes::from(vec![b'C', key]), Some(noise(round + u32::from(key)))));
+        let changes = changes.collect();
+        store.commit(WriteBatch { changes }).expect("a commit");
+    }
+    let old = store.snapshot().expect("a snapshot");
+    store.commit(put(&[("C\0", "new")])).expect("a commit");
+    if let Err(error) = store.compact() {
+        assert_eq!(error.kind(), dfs_common::ErrorKind::NotSupported);
+    }
+    assert_value(store, b"C\0", Some(b"new"));
+    assert_value(store, &[b'C', 3], Some(&noise(302)));
+    assert_value(&*old, b"C\0", Some(&noise(299)));
+    drop(old);
+    store.commit(put(&[("C\0", "newer")])).expect("a commit");
+    assert_value(store, b"C\0", Some(b"newer"));
 }
 
 fn concurrent_readers_see_whole_batches(store: &dyn MetaStore) {

@@ -12,6 +12,9 @@ use std::io::ErrorKind as IoErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Name of the file in the data directory.
+pub const FILE: &str = "EPOCH";
+
 /// One opener's claim to a data directory.
 #[derive(Clone, Debug)]
 pub struct Fence {
@@ -44,6 +47,13 @@ impl Fence {
                 Err(FsError::from(error).context(format_args!("reading {}", dir.join("EPOCH").display())))
             }
         }
+    }
+
+    /// Writes the epoch of a directory that nobody has opened yet. Durable on return.
+    pub fn begin_at(dir: &Path, epoch: u64) -> FsResult<()> {
+        let path = dir.join(FILE);
+        durable::replace_file(&path, format!("{epoch}\n").as_bytes())
+            .map_err(|error| FsError::from(error).context(format_args!("writing {}", path.display())))
     }
 
     /// Raises the epoch of `dir`; every earlier fence of it is refused from now on. Durable on return.
@@ -115,6 +125,10 @@ impl MetaStore for FencedStore {
     fn persist(&self) -> FsResult<()> {
         self.fence.check()?;
         self.inner.persist()
+    }
+    fn compact(&self) -> FsResult<(u64, u64)> {
+        self.fence.check()?;
+        self.inner.compact()
     }
     fn snapshot(&self) -> FsResult<Box<dyn MetaRead>> {
         self.inner.snapshot()

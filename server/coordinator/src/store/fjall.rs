@@ -116,6 +116,15 @@ impl MetaStore for FjallStore {
         let synced = self.database.persist(PersistMode::SyncAll);
         synced.map_err(|error| failure("syncing", error))
     }
+    /// What is in memory goes into a table first, so that the journals before it can go.
+    fn compact(&self) -> FsResult<(u64, u64)> {
+        let failed = |error| failure("compacting", error);
+        self.meta.rotate_memtable_and_wait().map_err(failed)?;
+        // Of the tables: journals are made in advance, whatever is in them.
+        let before = self.meta.disk_space();
+        self.meta.major_compact().map_err(failed)?;
+        Ok((before, self.meta.disk_space()))
+    }
     fn snapshot(&self) -> FsResult<Box<dyn MetaRead>> {
         Ok(Box::new(self.view()))
     }
@@ -147,5 +156,35 @@ impl MetaRead for FjallView {
             pairs.push((Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value)));
         }
         Ok(pairs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compacting_gives_back_the_room_of_what_was_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FjallStore::open(dir.path(), 8 << 20).unwrap();
+        let key = |number: u32| Bytes::copy_from_slice(&number.to_be_bytes());
+        let value = |number: u32| -> Bytes {
+            (0..200u32)
+                .flat_map(|n| ((n + number).wrapping_mul(2_654_435_761)).to_le_bytes())
+                .collect()
+        };
+        let changes = (0..2000)
+            .map(|number| (key(number), Some(value(number))))
+            .collect();
+        store.commit(WriteBatch { changes }).unwrap();
+        store.compact().unwrap();
+        let changes = (1..2000).map(|number| (key(number), None)).collect();
+        store.commit(WriteBatch { changes }).unwrap();
+        let (before, after) = store.compact().unwrap();
+        assert!(before > 100_000 && after < before / 4, "{before} {after}");
+        assert_eq!(store.get(&key(0)).unwrap(), Some(value(0)));
+        drop(store);
+        let store = FjallStore::open(dir.path(), 8 << 20).unwrap();
+        assert_eq!(store.scan(&[0], &[255], 10).unwrap(), [(key(0), value(0))]);
     }
 }

@@ -8,6 +8,7 @@ pub mod fence;
 pub mod fjall;
 pub mod memory;
 pub mod sled;
+pub mod snapshot;
 
 #[doc(hidden)]
 pub mod conformance;
@@ -52,6 +53,20 @@ pub trait MetaStore: MetaRead + 'static {
     fn commit_unsynced(&self, batch: WriteBatch) -> FsResult<()>;
     /// Everything that can be read now is durable on return, what an earlier process committed included.
     fn persist(&self) -> FsResult<()>;
+    /// Gives back the room of what was deleted and replaced; blocks until it is done, while others read and write. Answers the bytes on
+    /// the disk before and after.
+    ///
+    /// # Errors
+    /// `NotSupported` if the store does that by itself only; `Io`.
+    fn compact(&self) -> FsResult<(u64, u64)> {
+        Err(FsError::new(
+            ErrorKind::NotSupported,
+            format!(
+                "the {} store gives room back by itself and cannot be told to",
+                self.kind()
+            ),
+        ))
+    }
     /// The state of this moment, unaffected by later commits.
     fn snapshot(&self) -> FsResult<Box<dyn MetaRead>>;
     /// `fjall`, `sled` or `memory`, for status and logs.

@@ -4,11 +4,10 @@
 //! the files, `damaged/` files that were replaced because they were damaged. Invariant: a file under `chunks/` is whole and its
 //! content was synced before it got its name; what is under `chunks/` and nothing else decides which chunks are here.
 
-use super::buffers::Buffers;
 use super::health::DiskHealth;
 use super::index::ChunkIndex;
 use super::leaves::{Failed, Leaves};
-use super::output::Blocks;
+use super::output::blocks;
 use super::reader::{OpenChunk, Reading};
 use super::rebuild;
 use super::space::Space;
@@ -18,8 +17,9 @@ use super::{ChunkStore, Durable, HashSource, StoreLoad, StoredChunk};
 use crate::chunk_file::read_prologue;
 use crate::inventory::{Change, Inventory};
 use async_trait::async_trait;
+use dfs_common::buffer::Buffers;
 use dfs_common::chunk::{ChunkDescription, ChunkLabel};
-use dfs_common::limits::{DATANODE_OPEN_FILES_MAX, DATANODE_READS_MAX, SUSPECT_CHUNKS_MAX};
+use dfs_common::limits::{DATANODE_OPEN_FILES_MAX, DATANODE_READS_MAX, SUSPECT_CHUNKS_MAX, WIRE_FRAME_BYTES};
 use dfs_common::piece::Piece;
 use dfs_common::{ChunkId, ErrorKind, FsError, FsResult, durable};
 use futures::StreamExt;
@@ -44,6 +44,9 @@ const STRIPES: usize = 256;
 /// Content that one step of a write takes to the disk.
 const WRITE_STEP_BYTES: usize = 512 << 10;
 
+/// Buffers for reads that are kept when nobody uses them: 4 MiB.
+const READ_BUFFERS_KEPT: usize = 16;
+
 /// Sizes of a local store.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreSettings {
@@ -57,6 +60,9 @@ pub struct StoreSettings {
 pub struct LocalStore {
     shared: Arc<Shared>,
     writes: Arc<Semaphore>,
+    /// Those that other datanodes forward. They wait for nobody else, while a write that is forwarded waits for them: with permits of
+    /// its own a datanode is never the one that another waits for in a circle.
+    forwarded: Arc<Semaphore>,
     writes_max: u32,
     reads: Arc<Semaphore>,
 }
@@ -69,7 +75,7 @@ pub(super) struct Shared {
     pub(super) health: Arc<DiskHealth>,
     pub(super) index: ChunkIndex,
     pub(super) buffers: Buffers,
-    pub(super) blocks: Blocks,
+    pub(super) blocks: Buffers,
     sync: Arc<dyn DiskSync>,
     inventory: Arc<Inventory>,
     stripes: Vec<Mutex<()>>,
@@ -120,8 +126,8 @@ impl LocalStore {
             space: Space::new(root, settings.reserve_bytes_max),
             health,
             index: opened.index,
-            buffers: Buffers::default(),
-            blocks: Blocks::default(),
+            buffers: Buffers::new(WIRE_FRAME_BYTES, READ_BUFFERS_KEPT),
+            blocks: blocks(),
             sync,
             inventory,
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
@@ -139,6 +145,7 @@ impl LocalStore {
         Ok(LocalStore {
             shared: Arc::new(shared),
             writes: Arc::new(Semaphore::new(writes_max)),
+            forwarded: Arc::new(Semaphore::new(writes_max)),
             writes_max: writes_max as u32,
             reads: Arc::new(Semaphore::new(DATANODE_READS_MAX)),
         })
@@ -446,7 +453,11 @@ impl ChunkStore for LocalStore {
         mut content: BoxStream<'static, FsResult<Piece>>,
         hash: HashSource,
     ) -> FsResult<Durable> {
-        let permit = self.writes.clone().acquire_owned().await.map_err(|_| closing())?;
+        let permits = match &hash {
+            HashSource::Here { .. } => &self.writes,
+            HashSource::Told(_) => &self.forwarded,
+        };
+        let permit = permits.clone().acquire_owned().await.map_err(|_| closing())?;
         let shared = self.shared.clone();
         let (hashing, told) = match hash {
             HashSource::Here { expected, found } => (Some(Hashing::new(expected, found)), None),
@@ -516,8 +527,10 @@ impl ChunkStore for LocalStore {
         // Whoever waits is refused; whoever writes is waited for.
         self.reads.close();
         let all = self.writes.acquire_many(self.writes_max).await;
+        let forwarded = self.forwarded.acquire_many(self.writes_max).await;
         self.writes.close();
-        if all.is_err() {
+        self.forwarded.close();
+        if all.is_err() || forwarded.is_err() {
             return;
         }
         let shared = self.shared.clone();

@@ -4,7 +4,6 @@
 //! directories, `index` what can be listed quickly, `rebuild` makes that anew, `space` and `health` say what the disk can take.
 //! The files are the truth; everything else here can be made from them again.
 
-mod buffers;
 mod health;
 mod index;
 mod leaves;

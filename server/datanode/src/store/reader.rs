@@ -74,7 +74,7 @@ impl OpenChunk {
         let read_end = piece_end.next_multiple_of(frame).min(self.description().length);
         let mut buffer = shared.buffers.take((read_end - start) as usize);
         self.file
-            .read_exact_at(buffer.as_mut(), self.prologue.content_offset + start)
+            .read_exact_at(buffer.bytes_mut(), self.prologue.content_offset + start)
             .map_err(|error| unreadable(&error))?;
         let content = buffer.freeze();
         let checksums = &self.prologue.frames[first as usize..][..content.len().div_ceil(FRAME_BYTES)];

@@ -132,15 +132,15 @@ impl ChunkWriter {
             if let Some(hashing) = &mut self.hashing {
                 hashing.hasher.update(piece.content());
             }
-            if let Some(temporary) = &mut self.file {
-                self.checksums.extend_from_slice(piece.checksums());
-                temporary
-                    .content
-                    .append(&temporary.file, piece.content())
-                    .map_err(|error| self.shared.write_failed("writing a chunk", &error))?;
-            }
+            self.checksums.extend_from_slice(piece.checksums());
         }
-        Ok(())
+        match &mut self.file {
+            Some(temporary) => temporary
+                .content
+                .append(&temporary.file, pieces)
+                .map_err(|error| self.shared.write_failed("writing a chunk", &error)),
+            None => Ok(()),
+        }
     }
 
     /// Ends the write: durable on return. `told` is the hash if the source says it.

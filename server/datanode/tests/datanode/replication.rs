@@ -130,6 +130,43 @@ fn addresses(nodes: &[Datanode]) -> Vec<String> {
     nodes.iter().map(|node| node.address().to_string()).collect()
 }
 
+/// Each node has room for one write of its own; all are busy with chunks that they forward to each other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn datanodes_that_forward_to_each_other_do_not_wait_in_a_circle() {
+    let coordinator = FakeCoordinator::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = Vec::new();
+    for number in 1..=3 {
+        let root = dir.path().join(number.to_string());
+        let mut parts = parts();
+        parts.tuning.writes_max = 1;
+        let node = Datanode::start_with(config(&root, &coordinator.address()), parts)
+            .await
+            .unwrap();
+        node.wait_registered(Duration::from_secs(20)).await.unwrap();
+        nodes.push(node);
+    }
+    let addresses = addresses(&nodes);
+    // Larger than what queues and sockets take on the way.
+    let bytes = content(16 << 20, 1);
+    let writes = (0..12_usize).map(|number| {
+        let first = number % 3;
+        let others: Vec<String> = (0..3)
+            .filter(|other| *other != first)
+            .map(|other| addresses[other].clone())
+            .collect();
+        let (service, request) = (
+            nodes[first].chunk_service(),
+            upload(chunk(number as u64 + 1), &bytes, &others),
+        );
+        tokio::spawn(async move { service.write_chunk(request).await })
+    });
+    for write in writes.collect::<Vec<_>>() {
+        let written = write.await.unwrap().unwrap();
+        assert_eq!(written.receipts.len(), 3, "{:?}", written.failures);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chunk_is_durable_on_all_members_when_the_write_returns() {
     let coordinator = FakeCoordinator::start().await;

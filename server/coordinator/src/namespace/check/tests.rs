@@ -7,7 +7,7 @@ use dfs_common::op::{RenameMode, XattrMode};
 use dfs_common::session::Caller;
 
 /// A store with every kind of record.
-fn populated() -> Fixture {
+pub(crate) fn populated() -> Fixture {
     let mut fixture = Fixture::default();
     let root = Caller::root();
     let above = fixture.mkdir(Ino::ROOT, "above");
@@ -44,7 +44,7 @@ fn populated() -> Fixture {
 }
 
 /// Some records of every table.
-fn records(fixture: &Fixture) -> Vec<(Bytes, Bytes)> {
+pub(crate) fn records(fixture: &Fixture) -> Vec<(Bytes, Bytes)> {
     let all = fixture.store.scan(&[0], &[255], usize::MAX).unwrap();
     let mut taken: HashMap<u8, usize> = HashMap::new();
     all.into_iter()
@@ -56,7 +56,7 @@ fn records(fixture: &Fixture) -> Vec<(Bytes, Bytes)> {
         .collect()
 }
 
-fn change(fixture: &Fixture, key: &Bytes, value: Option<Bytes>) {
+pub(crate) fn change(fixture: &Fixture, key: &Bytes, value: Option<Bytes>) {
     let changes = vec![(key.clone(), value)];
     fixture.store.commit(WriteBatch { changes }).unwrap();
 }

@@ -1,8 +1,11 @@
 //! Channels to datanodes: made lazily, shared, bounded.
 
-use super::ChunkGrpcClient;
+use crate::framed::{ChunkFramedClient, receive_buffers};
+use crate::grpc::ChunkGrpcClient;
 use crate::socket::{LocalSockets, Peer};
+use crate::transport::Transport;
 use dfs_common::FsResult;
+use dfs_common::buffer::Buffers;
 use dfs_common::limits::CHUNK_CHANNELS_MAX;
 use dfs_common::service::{ChunkConnector, ChunkService};
 use lru::LruCache;
@@ -11,21 +14,26 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A [`ChunkConnector`] over gRPC. A channel whose connection failed makes a new one at its next call by itself.
+/// A [`ChunkConnector`] over the transport of one's choice. A channel whose connection failed makes a new one at its next call by itself.
 ///
 /// At most [`CHUNK_CHANNELS_MAX`] channels are kept; the one that was not asked for the longest closes when its running calls end.
-pub struct GrpcChunkConnector {
-    channels: Mutex<LruCache<String, Arc<ChunkGrpcClient>>>,
+pub struct ChunkChannels {
+    channels: Mutex<LruCache<String, Arc<dyn ChunkService>>>,
+    /// What all of them receive into.
+    buffers: Buffers,
+    transport: Transport,
     deadline: Duration,
     local_sockets: LocalSockets,
 }
 
-impl GrpcChunkConnector {
-    /// A connector whose stubs have the deadlines of [`ChunkGrpcClient::connect_lazy`].
-    pub fn new(deadline: Duration, local_sockets: LocalSockets) -> Self {
+impl ChunkChannels {
+    /// A connector whose stubs have the deadlines of [`ChunkFramedClient::connect_lazy`] or [`ChunkGrpcClient::connect_lazy`].
+    pub fn new(transport: Transport, deadline: Duration, local_sockets: LocalSockets) -> Self {
         let limit = const { NonZeroUsize::new(CHUNK_CHANNELS_MAX).expect("the limit is above 0") };
-        GrpcChunkConnector {
+        ChunkChannels {
             channels: Mutex::new(LruCache::new(limit)),
+            buffers: receive_buffers(),
+            transport,
             deadline,
             local_sockets,
         }
@@ -42,14 +50,20 @@ impl GrpcChunkConnector {
     }
 }
 
-impl ChunkConnector for GrpcChunkConnector {
+impl ChunkConnector for ChunkChannels {
     fn chunk_service(&self, address: &str) -> FsResult<Arc<dyn ChunkService>> {
         let mut channels = self.channels.lock();
         if let Some(client) = channels.get(address) {
             return Ok(client.clone());
         }
         let peer = Peer::new(address, self.local_sockets);
-        let client = Arc::new(ChunkGrpcClient::connect_lazy(peer, self.deadline)?);
+        let client: Arc<dyn ChunkService> = match self.transport {
+            Transport::Framed => {
+                let buffers = self.buffers.clone();
+                Arc::new(ChunkFramedClient::with_buffers(peer, self.deadline, buffers)?)
+            }
+            Transport::Grpc => Arc::new(ChunkGrpcClient::connect_lazy(peer, self.deadline)?),
+        };
         channels.put(address.to_string(), client.clone());
         Ok(client)
     }
