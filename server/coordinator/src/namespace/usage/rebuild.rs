@@ -104,15 +104,16 @@ fn rebuild(store: &dyn MetaStore) -> FsResult<()> {
     portions.commit()
 }
 
-/// Counts everything anew in one transaction, after repairs of names or of what they name. Takes memory for every record that is wrong,
-/// and as long as reading all names does.
+/// Counts everything anew in one transaction, after repairs of names or of what they name; true if something was wrong. Takes memory for
+/// every name, and as long as reading all of them does.
 ///
 /// # Errors
 /// `Corrupt` if a name or inode cannot be read.
-pub fn recount(txn: &mut Txn<'_>) -> FsResult<()> {
-    let mut links = Vec::new();
+pub fn recount(txn: &mut Txn<'_>) -> FsResult<bool> {
+    let begin = txn.savepoint();
+    let mut links = HashSet::new();
     stored::for_each(&*txn, keys::links(), |key, _| {
-        links.push(key);
+        links.insert(key);
         Ok(())
     })?;
     let mut homes = Vec::new();
@@ -120,23 +121,39 @@ pub fn recount(txn: &mut Txn<'_>) -> FsResult<()> {
         homes.push(home);
         Ok(())
     })?;
+    for home in homes {
+        match home {
+            Home::Further(key) if links.remove(&key) => {}
+            home => home.put(txn),
+        }
+    }
     links.into_iter().for_each(|key| txn.delete(key));
-    homes.into_iter().for_each(|home| home.put(txn));
+    let mut usages = with_limits(&*txn)?;
     let mut stray = Vec::new();
-    stored::for_each(&*txn, keys::usages(), |key, _| {
-        stray.push(keys::parse_usage(&key).ok_or_else(|| damaged("usage"))?);
+    stored::for_each(&*txn, keys::usages(), |key, value| {
+        let directory = keys::parse_usage(&key).ok_or_else(|| damaged("usage"))?;
+        match usages.remove(&directory) {
+            Some(usage) if super::encode(&usage) == value => {}
+            changed => stray.push((directory, changed)),
+        }
         Ok(())
     })?;
-    stray
-        .into_iter()
-        .for_each(|directory| txn.put_usage(directory, None));
-    for (directory, usage) in with_limits(&*txn)? {
-        txn.put_usage(directory, Some(usage));
+    stray.extend(
+        usages
+            .into_iter()
+            .map(|(directory, usage)| (directory, Some(usage))),
+    );
+    for (directory, usage) in stray {
+        txn.put_usage(directory, usage);
     }
     for directory in stray_quotas(&*txn)? {
         txn.delete(keys::quota(directory));
     }
-    Ok(())
+    if marked(&*txn)?.is_none() {
+        // The next start counts once more.
+        mark(txn, 0);
+    }
+    Ok(txn.changes_since(begin) > 0)
 }
 
 /// [`tally`], with the limits of quotas.
@@ -198,8 +215,11 @@ fn choose_homes(read: &dyn MetaRead, mut each: impl FnMut(Home) -> FsResult<()>)
             return Ok(());
         }
         let (parent, _) = keys::parse_dentry(&key).ok_or_else(|| damaged("directory entry"))?;
-        let mut inode = Inode::get(read, entry.ino)?;
-        if inode.attr.nlink > 1 && !placed.insert(entry.ino) {
+        // Names of nothing are somebody else's finding, and so are names that an inode does not count.
+        let Some(mut inode) = Inode::find(read, entry.ino)?.filter(|inode| !inode.is_directory()) else {
+            return Ok(());
+        };
+        if !placed.insert(entry.ino) {
             return each(Home::Further(keys::link(entry.ino, parent, entry.cursor)));
         }
         if inode.parent != parent {
