@@ -1,7 +1,7 @@
 //! Generates the services from `proto/dfs/v1/*.proto` with protox, a protoc in Rust: no system compiler is needed.
 
 /// What the metadata store holds can be shown as JSON and read back (`json.rs`).
-const AS_JSON: [&str; 18] = [
+const AS_JSON: [&str; 20] = [
     "Attr",
     "ChunkRange",
     "NodeInfo",
@@ -16,9 +16,11 @@ const AS_JSON: [&str; 18] = [
     "StoredInode",
     "StoredNode",
     "StoredOrphan",
+    "StoredQuota",
     "StoredReap",
     "StoredRestore",
     "StoredSession",
+    "StoredUsage",
     "Timestamp",
 ];
 const BYTES_AS_JSON: [&str; 7] = [

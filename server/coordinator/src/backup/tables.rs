@@ -76,7 +76,7 @@ const fn table(prefix: u8, name: &'static str, key: KeyForm, value: ValueForm) -
 }
 
 /// In the order of their prefixes, which are those of [`crate::namespace::keys`].
-static TABLES: [Table; 18] = [
+static TABLES: [Table; 21] = [
     table(b'c', "chunks", KeyForm::Chunk, message::<v1::StoredChunk>()),
     table(
         b'd',
@@ -103,10 +103,22 @@ static TABLES: [Table; 18] = [
         message::<v1::PlacementGroup>(),
     ),
     table(
+        b'h',
+        "further_names",
+        KeyForm::Numbers(&["ino", "parent", "cursor"]),
+        ValueForm::Empty,
+    ),
+    table(
         b'i',
         "inodes",
         KeyForm::Numbers(&["ino"]),
         message::<v1::StoredInode>(),
+    ),
+    table(
+        b'j',
+        "quotas",
+        KeyForm::Numbers(&["ino"]),
+        message::<v1::StoredQuota>(),
     ),
     table(b'k', "spent_chunks", KeyForm::Chunk, ValueForm::Empty),
     table(b'l', "replica_sets", KeyForm::Replicas, ValueForm::Number),
@@ -143,6 +155,12 @@ static TABLES: [Table; 18] = [
         message::<v1::StoredDentry>(),
     ),
     table(b'u', "unsynced", KeyForm::Numbers(&["epoch"]), ValueForm::Number),
+    table(
+        b'v',
+        "usage",
+        KeyForm::Numbers(&["ino"]),
+        message::<v1::StoredUsage>(),
+    ),
     table(
         b'w',
         "reaps",

@@ -179,8 +179,8 @@ pub fn check(read: &dyn MetaRead) -> FsResult<Report> {
     check.maps()?;
     check.chunks()?;
     check.totals()?;
-    usage::check(read, &mut check.report)?;
     let mut report = check.report;
+    usage::check(read, &mut report)?;
     if report.unreadable > 0 {
         report.repairs.clear();
     }

@@ -10,7 +10,7 @@ use super::counters::Counters;
 use super::dentry::{self, Dentry};
 use super::inode::{self, Inode, NewInode};
 use super::txn::Txn;
-use super::{ApplyContext, counters, directory, keys, orphans};
+use super::{ApplyContext, counters, directory, keys, orphans, usage};
 use bytes::Bytes;
 use dfs_common::session::Caller;
 use dfs_common::{Attr, ChunkId, FileKind, FsResult, Ino, Name, NodeId, Timestamp};
@@ -191,6 +191,8 @@ pub enum Repair {
         /// Extents that refer to it.
         counted: u64,
     },
+    /// What lies below each directory, and by which name inodes are counted: counted anew, whatever it is by then.
+    Usage,
 }
 
 impl Repair {
@@ -200,6 +202,8 @@ impl Repair {
             Repair::Totals { .. } | Repair::ReplicaSet { .. } | Repair::Numbers { .. } => 0,
             // Before the entry that names it is taken for one of nothing.
             Repair::Directory { .. } => 1,
+            // Of names as the others leave them.
+            Repair::Usage => 3,
             _ => 2,
         }
     }
@@ -221,7 +225,8 @@ impl Repair {
             | Repair::Mark { .. }
             | Repair::Reap { .. }
             | Repair::References { .. }
-            | Repair::Freed { .. } => BTreeSet::new(),
+            | Repair::Freed { .. }
+            | Repair::Usage => BTreeSet::new(),
         }
     }
 }
@@ -271,6 +276,7 @@ impl fmt::Display for Repair {
             Repair::Reap { map } => write!(f, "the extents of map {map} stay"),
             Repair::References { chunk, counted, .. } => write!(f, "chunk {chunk} has {counted} references"),
             Repair::Freed { chunk, .. } => write!(f, "chunk {chunk} is not free"),
+            Repair::Usage => write!(f, "what lies in each directory was counted anew"),
         }
     }
 }
@@ -337,6 +343,7 @@ pub fn apply(txn: &mut Txn<'_>, ctx: &ApplyContext<'_>, repair: &Repair) -> FsRe
             orphans::keep(txn, ctx.now, *ino, &[]);
             Ok(true)
         }
+        Repair::Usage => usage::rebuild::recount(txn),
         Repair::Nameless { ino, stamp } => attach(txn, ctx, *ino, stamp),
         Repair::NotOrphan { ino, stamp } => {
             let now = Inode::find(txn, *ino)?.map(|inode| Stamp::of(&inode));

@@ -3,14 +3,35 @@
 
 use super::Report;
 use crate::namespace::inode::Inode;
+use crate::namespace::repair::Repair;
 use crate::namespace::usage::{self, rebuild};
 use crate::namespace::{damaged, dentry, keys};
 use crate::store::MetaRead;
 use crate::stored;
-use dfs_common::{FileKind, FsResult, Ino, Quota};
+use dfs_common::{ErrorKind, FileKind, FsResult, Ino, Quota};
 use std::collections::HashMap;
 
+/// Beside a record that cannot be read nothing is known of what lies where.
+///
+/// # Errors
+/// Those of the store.
 pub(super) fn check(read: &dyn MetaRead, report: &mut Report) -> FsResult<()> {
+    if report.unreadable > 0 {
+        return Ok(());
+    }
+    let before = report.problem_count;
+    match all(read, report) {
+        // Usage and quotas themselves: everything else was read before.
+        Err(error) if error.kind() == ErrorKind::Corrupt => report.problem(error.message().to_string()),
+        checked => checked?,
+    }
+    if report.problem_count > before {
+        report.repair(Repair::Usage);
+    }
+    Ok(())
+}
+
+fn all(read: &dyn MetaRead, report: &mut Report) -> FsResult<()> {
     let marked = rebuild::marked(read)?.is_some();
     report.expect(marked, || {
         "what lies in each directory was not counted to the end".to_string()
@@ -51,7 +72,8 @@ fn homes(read: &dyn MetaRead, report: &mut Report) -> FsResult<()> {
             return Ok(());
         }
         let homes = homes.remove(&inode.ino()).unwrap_or_default();
-        report.expect(homes == [inode.parent], || {
+        // One without any name is found as such.
+        report.expect(homes.is_empty() || homes == [inode.parent], || {
             format!(
                 "inode {} is counted in {}, its names say {homes:?}",
                 inode.ino(),

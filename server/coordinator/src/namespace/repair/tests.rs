@@ -245,11 +245,12 @@ fn what_changed_since_it_was_seen_is_left_alone() {
     edit(&fixture, above, |inode| inode.attr.size = 99);
     edit(&fixture, file, |inode| inode.attr.allocated_bytes += 7);
     let found = check(&fixture.store).unwrap();
-    assert_eq!(found.repairs.len(), 2);
+    assert_eq!(found.repairs.len(), 3, "and usage counted anew");
     fixture.file(above, "new");
     fixture.truncate(file, 3).unwrap();
     let before: Vec<_> = records(&fixture);
-    for repair in &found.repairs {
+    assert_eq!(found.repairs[2], Repair::Usage);
+    for repair in &found.repairs[..2] {
         let ctx_store = fixture.store.snapshot().unwrap();
         let mut txn = Txn::new(&*ctx_store);
         let Repair::Inode {

@@ -93,21 +93,89 @@ fn rebuild(store: &dyn MetaStore) -> FsResult<()> {
     stored::for_each(&*before, keys::links(), |key, _| {
         portions.change(|txn| txn.delete(key))
     })?;
-    choose_homes(&*before, &mut portions)?;
+    choose_homes(&*before, |home| portions.change(|txn| home.put(txn)))?;
     portions.commit()?;
-    let quotas = quotas(store)?;
-    for (directory, mut usage) in tally(store)? {
-        if let Some(quota) = quotas.get(&directory) {
-            (usage.limit_bytes, usage.limit_inodes) = (quota.bytes, quota.inodes);
-        }
+    for (directory, usage) in with_limits(store)? {
         portions.change(|txn| txn.put_usage(directory, Some(usage)))?;
     }
-    for directory in quotas.keys() {
-        if super::find(&portions.txn, *directory)?.is_none() {
-            portions.change(|txn| txn.delete(keys::quota(*directory)))?;
-        }
+    for directory in stray_quotas(&portions.txn)? {
+        portions.change(|txn| txn.delete(keys::quota(directory)))?;
     }
     portions.commit()
+}
+
+/// Counts everything anew in one transaction, after repairs of names or of what they name; true if something was wrong. Takes memory for
+/// every name, and as long as reading all of them does.
+///
+/// # Errors
+/// `Corrupt` if a name or inode cannot be read.
+pub fn recount(txn: &mut Txn<'_>) -> FsResult<bool> {
+    let begin = txn.savepoint();
+    let mut links = HashSet::new();
+    stored::for_each(&*txn, keys::links(), |key, _| {
+        links.insert(key);
+        Ok(())
+    })?;
+    let mut homes = Vec::new();
+    choose_homes(&*txn, |home| {
+        homes.push(home);
+        Ok(())
+    })?;
+    for home in homes {
+        match home {
+            Home::Further(key) if links.remove(&key) => {}
+            home => home.put(txn),
+        }
+    }
+    links.into_iter().for_each(|key| txn.delete(key));
+    let mut usages = with_limits(&*txn)?;
+    let mut stray = Vec::new();
+    stored::for_each(&*txn, keys::usages(), |key, value| {
+        let directory = keys::parse_usage(&key).ok_or_else(|| damaged("usage"))?;
+        match usages.remove(&directory) {
+            Some(usage) if super::encode(&usage) == value => {}
+            changed => stray.push((directory, changed)),
+        }
+        Ok(())
+    })?;
+    stray.extend(
+        usages
+            .into_iter()
+            .map(|(directory, usage)| (directory, Some(usage))),
+    );
+    for (directory, usage) in stray {
+        txn.put_usage(directory, usage);
+    }
+    for directory in stray_quotas(&*txn)? {
+        txn.delete(keys::quota(directory));
+    }
+    if marked(&*txn)?.is_none() {
+        // The next start counts once more.
+        mark(txn, 0);
+    }
+    Ok(txn.changes_since(begin) > 0)
+}
+
+/// [`tally`], with the limits of quotas.
+fn with_limits(read: &dyn MetaRead) -> FsResult<HashMap<Ino, Usage>> {
+    let mut usages = tally(read)?;
+    for (directory, quota) in quotas(read)? {
+        if let Some(usage) = usages.get_mut(&directory) {
+            (usage.limit_bytes, usage.limit_inodes) = (quota.bytes, quota.inodes);
+        }
+    }
+    Ok(usages)
+}
+
+/// Quotas of what has no usage record.
+fn stray_quotas(read: &dyn MetaRead) -> FsResult<Vec<Ino>> {
+    let mut stray = Vec::new();
+    for directory in quotas(read)?.into_keys() {
+        if super::find(read, directory)?.is_none() {
+            stray.push(directory);
+        }
+    }
+    Ok(stray)
 }
 
 /// All quotas.
@@ -121,23 +189,42 @@ pub(in crate::namespace) fn quotas(read: &dyn MetaRead) -> FsResult<HashMap<Ino,
     Ok(quotas)
 }
 
+/// By which name an inode is counted.
+enum Home {
+    /// The inode, with the directory of that name.
+    Inode(Inode),
+    /// Key of the record of another name.
+    Further(Bytes),
+}
+
+impl Home {
+    fn put(self, txn: &mut Txn<'_>) {
+        match self {
+            Home::Inode(inode) => inode.put(txn),
+            Home::Further(key) => txn.put(key, Bytes::new()),
+        }
+    }
+}
+
 /// Of each inode's names the first in the order of the store becomes its home.
-fn choose_homes(before: &dyn MetaRead, portions: &mut Portions<'_>) -> FsResult<()> {
+fn choose_homes(read: &dyn MetaRead, mut each: impl FnMut(Home) -> FsResult<()>) -> FsResult<()> {
     let mut placed = HashSet::new();
-    stored::for_each(before, keys::dentries(), |key, value| {
+    stored::for_each(read, keys::dentries(), |key, value| {
         let entry = dentry::decode(value)?;
         if entry.kind == FileKind::Directory {
             return Ok(());
         }
         let (parent, _) = keys::parse_dentry(&key).ok_or_else(|| damaged("directory entry"))?;
-        let mut inode = Inode::get(before, entry.ino)?;
-        if inode.attr.nlink > 1 && !placed.insert(entry.ino) {
-            let further = keys::link(entry.ino, parent, entry.cursor);
-            return portions.change(|txn| txn.put(further, Bytes::new()));
+        // Names of nothing are somebody else's finding, and so are names that an inode does not count.
+        let Some(mut inode) = Inode::find(read, entry.ino)?.filter(|inode| !inode.is_directory()) else {
+            return Ok(());
+        };
+        if !placed.insert(entry.ino) {
+            return each(Home::Further(keys::link(entry.ino, parent, entry.cursor)));
         }
         if inode.parent != parent {
             inode.parent = parent;
-            portions.change(|txn| inode.put(txn))?;
+            each(Home::Inode(inode))?;
         }
         Ok(())
     })

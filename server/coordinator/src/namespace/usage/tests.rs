@@ -242,6 +242,31 @@ fn store_of_an_earlier_release_is_counted_once_at_its_opening() {
 }
 
 #[test]
+fn recount_puts_right_what_is_wrong_in_one_transaction() {
+    let fixture = populated();
+    let b = fixture.ino(fixture.ino(Ino::ROOT, "a"), "b");
+    let mut txn = Txn::new(&fixture.store);
+    let (start, end) = keys::links();
+    for (key, _) in fixture.store.scan(&start, &end, 10).unwrap() {
+        txn.delete(key);
+    }
+    let wrong = super::get(&txn, b).unwrap();
+    txn.put_usage(b, Some(super::Usage { bytes: 7, ..wrong }));
+    txn.put_usage(Ino(99), Some(wrong));
+    txn.put(keys::quota(Ino(98)), Bytes::new());
+    assert!(!crate::namespace::check::check(&txn).unwrap().is_clean());
+    assert!(rebuild::recount(&mut txn).unwrap());
+    let report = crate::namespace::check::check(&txn).unwrap();
+    assert!(report.is_clean(), "{report:#?}");
+    let batch = txn.into_batch();
+    fixture.store.commit(batch).unwrap();
+    fixture.assert_clean();
+    let mut txn = Txn::new(&fixture.store);
+    assert!(!rebuild::recount(&mut txn).unwrap());
+    assert!(txn.is_empty(), "what is right stays");
+}
+
+#[test]
 fn what_a_release_without_counts_changed_meanwhile_is_counted_anew() {
     let mut fixture = populated();
     rebuild::open(&fixture.store, 1).unwrap();
