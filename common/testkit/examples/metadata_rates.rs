@@ -8,7 +8,6 @@
 
 use bytes::Bytes;
 use dfs_client::AdminClient;
-use dfs_common::limits::BATCH_OPS_MAX;
 use dfs_common::op::{MutationBatch, NumberedOp, OpReply, Operation};
 use dfs_common::service::MetadataService;
 use dfs_common::session::{Caller, Identity, OpenSession};
@@ -29,7 +28,8 @@ const CREATES: usize = 5000;
 /// Lookups of all clients together.
 const LOOKUPS: usize = 300_000;
 const CLIENTS: usize = 16;
-/// Batches of a load that are under way.
+/// Operations of one batch of a load, and batches under way: below what a session may leave unacknowledged.
+const BATCH_OPS: usize = 512;
 const BATCHES: usize = 4;
 /// Directories of the tree.
 const DIRECTORIES: usize = 1000;
@@ -90,7 +90,7 @@ impl Client {
         };
         let batch = MutationBatch {
             ops: ops.into_iter().enumerate().map(numbered).collect(),
-            acknowledged_below: OpNumber(first.saturating_sub((BATCHES * BATCH_OPS_MAX) as u64).max(1)),
+            acknowledged_below: OpNumber(first.saturating_sub((BATCHES * BATCH_OPS) as u64).max(1)),
             stop_on_error: true,
             durable: false,
         };
@@ -110,6 +110,11 @@ impl Client {
         }
     }
 
+    /// A coordinator that starts again waits for the sessions that it had.
+    async fn close(&self) {
+        self.service.close_session(self.identity).await.unwrap();
+    }
+
     async fn lookup(&self, parent: Ino, text: &str) -> FsResult<Ino> {
         let found = self
             .service
@@ -126,7 +131,7 @@ impl Client {
             if running.len() == BATCHES {
                 running.join_next().await.unwrap().unwrap();
             }
-            let batch: Vec<Operation> = ops.by_ref().take(BATCH_OPS_MAX).collect();
+            let batch: Vec<Operation> = ops.by_ref().take(BATCH_OPS).collect();
             let client = self.clone();
             running.spawn(async move {
                 client.apply(batch).await.unwrap();
@@ -348,6 +353,7 @@ async fn millions(cluster: &mut ProcessCluster, files: usize) {
     );
 
     let inodes = (2 * files) as f64;
+    client.close().await;
     cluster.node("coordinator").kill();
     let start = Instant::now();
     cluster.node("coordinator").start();
@@ -412,7 +418,9 @@ fn main() {
             let (micros, took) = lookups(&clients, &format!("{round} together"), 8).await;
             report("lookup, 16 clients, 8 in flight each", &micros, took);
         }
-        drop(clients);
+        for client in clients {
+            client.close().await;
+        }
         millions(&mut cluster, files).await;
     });
 }
