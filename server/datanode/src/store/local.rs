@@ -48,6 +48,9 @@ const WRITE_STEP_BYTES: usize = 512 << 10;
 /// Buffers for reads that are kept when nobody uses them: 4 MiB.
 const READ_BUFFERS_KEPT: usize = 16;
 
+/// Forwarded writes that are taken for each write of clients.
+const FORWARDED_PER_WRITE: usize = 64;
+
 /// Sizes of a local store.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreSettings {
@@ -61,8 +64,8 @@ pub struct StoreSettings {
 pub struct LocalStore {
     shared: Arc<Shared>,
     writes: Arc<Semaphore>,
-    /// Those that other datanodes forward. They wait for nobody else, while a write that is forwarded waits for them: with permits of
-    /// its own a datanode is never the one that another waits for in a circle.
+    /// Those that other datanodes forward. A write waits for its forwards, so these must not wait for writes, nor for one another: there are so
+    /// many that none waits, and what bounds them is how many writes the other datanodes begin.
     forwarded: Arc<Semaphore>,
     writes_max: u32,
     reads: Arc<Semaphore>,
@@ -142,11 +145,13 @@ impl LocalStore {
         for chunk in opened.damaged {
             shared.suspect(chunk, &FsError::new(ErrorKind::Corrupt, "its file is damaged"));
         }
-        let writes_max = settings.writes_max.clamp(1, Semaphore::MAX_PERMITS.min(1 << 20));
+        let writes_max = settings
+            .writes_max
+            .clamp(1, Semaphore::MAX_PERMITS.min(1 << 20) / FORWARDED_PER_WRITE);
         Ok(LocalStore {
             shared: Arc::new(shared),
             writes: Arc::new(Semaphore::new(writes_max)),
-            forwarded: Arc::new(Semaphore::new(writes_max)),
+            forwarded: Arc::new(Semaphore::new(writes_max * FORWARDED_PER_WRITE)),
             writes_max: writes_max as u32,
             reads: Arc::new(Semaphore::new(DATANODE_READS_MAX)),
         })
@@ -530,7 +535,10 @@ impl ChunkStore for LocalStore {
         // Whoever waits is refused; whoever writes is waited for.
         self.reads.close();
         let all = self.writes.acquire_many(self.writes_max).await;
-        let forwarded = self.forwarded.acquire_many(self.writes_max).await;
+        let forwarded = self
+            .forwarded
+            .acquire_many(self.writes_max * FORWARDED_PER_WRITE as u32)
+            .await;
         self.writes.close();
         self.forwarded.close();
         if all.is_err() || forwarded.is_err() {

@@ -10,6 +10,8 @@ use dfs_common::service::{ChunkConnector, ChunkService, ChunkWritten, ContentHas
 use dfs_common::{ErrorKind, FsError, FsResult};
 use dfs_datanode::Datanode;
 use dfs_datanode::server::Parts;
+use dfs_proto::socket::LocalSockets;
+use dfs_proto::{ChunkChannels, Transport};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use std::collections::BTreeSet;
@@ -130,16 +132,67 @@ fn addresses(nodes: &[Datanode]) -> Vec<String> {
     nodes.iter().map(|node| node.address().to_string()).collect()
 }
 
-/// Each node has room for one write of its own; all are busy with chunks that they forward to each other.
+/// Forwards that begin only when all of them are about to.
+struct Together {
+    channels: Arc<ChunkChannels>,
+    all: Arc<tokio::sync::Barrier>,
+}
+
+struct Later {
+    peer: Arc<dyn ChunkService>,
+    all: Arc<tokio::sync::Barrier>,
+}
+
+impl ChunkConnector for Together {
+    fn chunk_service(&self, address: &str) -> FsResult<Arc<dyn ChunkService>> {
+        Ok(Arc::new(Later {
+            peer: self.channels.chunk_service(address)?,
+            all: self.all.clone(),
+        }))
+    }
+}
+
+#[async_trait]
+impl ChunkService for Later {
+    async fn write_chunk(&self, request: WriteChunk) -> FsResult<ChunkWritten> {
+        self.all.wait().await;
+        self.peer.write_chunk(request).await
+    }
+    async fn read_chunk(
+        &self,
+        _: ChunkCapability,
+        _: u64,
+        _: u64,
+    ) -> FsResult<BoxStream<'static, FsResult<Piece>>> {
+        Err(FsError::from(ErrorKind::NotSupported))
+    }
+    async fn stat_chunk(&self, _: ChunkCapability) -> FsResult<ChunkDescription> {
+        Err(FsError::from(ErrorKind::NotSupported))
+    }
+    async fn delete_chunk(&self, _: ChunkCapability) -> FsResult<()> {
+        Err(FsError::from(ErrorKind::NotSupported))
+    }
+}
+
+/// Each node has room for one write of its own, and has begun one; only then do they forward to each other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn datanodes_that_forward_to_each_other_do_not_wait_in_a_circle() {
     let coordinator = FakeCoordinator::start().await;
     let dir = tempfile::tempdir().unwrap();
+    let all = Arc::new(tokio::sync::Barrier::new(6));
     let mut nodes = Vec::new();
     for number in 1..=3 {
         let root = dir.path().join(number.to_string());
         let mut parts = parts();
         parts.tuning.writes_max = 1;
+        parts.connector = Arc::new(Together {
+            channels: Arc::new(ChunkChannels::new(
+                Transport::Framed,
+                Duration::from_secs(20),
+                LocalSockets::default(),
+            )),
+            all: all.clone(),
+        });
         let node = Datanode::start_with(config(&root, &coordinator.address()), parts)
             .await
             .unwrap();
@@ -149,16 +202,13 @@ async fn datanodes_that_forward_to_each_other_do_not_wait_in_a_circle() {
     let addresses = addresses(&nodes);
     // Larger than what queues and sockets take on the way.
     let bytes = content(16 << 20, 1);
-    let writes = (0..12_usize).map(|number| {
-        let first = number % 3;
+    let writes = (0..3_usize).map(|first| {
         let others: Vec<String> = (0..3)
             .filter(|other| *other != first)
             .map(|other| addresses[other].clone())
             .collect();
-        let (service, request) = (
-            nodes[first].chunk_service(),
-            upload(chunk(number as u64 + 1), &bytes, &others),
-        );
+        let service = nodes[first].chunk_service();
+        let request = upload(chunk(first as u64 + 1), &bytes, &others);
         tokio::spawn(async move { service.write_chunk(request).await })
     });
     for write in writes.collect::<Vec<_>>() {
