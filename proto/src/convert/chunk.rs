@@ -12,7 +12,7 @@ use dfs_common::chunk::{ChunkDescription, ChunkLabel};
 use dfs_common::limits::{FILE_BYTES_MAX, REPLICATION_MAX};
 use dfs_common::piece::Piece;
 use dfs_common::service::{ChunkWritten, VouchedHash};
-use dfs_common::{ErrorKind, FsResult, Ino, SessionEpoch};
+use dfs_common::{ErrorKind, FsError, FsResult, Ino, SessionEpoch};
 
 /// A capability's wire form.
 pub fn chunk_capability_to_wire(capability: &ChunkCapability) -> v1::ChunkCapability {
@@ -229,4 +229,28 @@ pub fn piece_from_wire(piece: v1::Piece) -> FsResult<Piece> {
         ErrorKind::Corrupt => error.context("a piece of a chunk was damaged on the way: send it again"),
         _ => error,
     })
+}
+
+/// A writer's content is `than` (more, or less) its description says.
+pub(crate) fn wrong_content(than: &str) -> FsError {
+    FsError::new(
+        ErrorKind::Corrupt,
+        format!("there is {than} content of the chunk than its description says"),
+    )
+}
+
+/// A datanode sent `than` (more, or less) it was asked for.
+pub(crate) fn wrong_answer(than: &str) -> FsError {
+    FsError::new(
+        ErrorKind::Corrupt,
+        format!("the datanode sent {than} of the chunk than it was asked for: ask another replica"),
+    )
+}
+
+/// An upload brought `than` (more, or less) its description says.
+pub(crate) fn wrong_upload(than: &str) -> FsError {
+    FsError::new(
+        ErrorKind::Corrupt,
+        format!("the upload has {than} content than its description says"),
+    )
 }

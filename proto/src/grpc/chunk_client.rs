@@ -5,18 +5,18 @@ use super::message::{Encoded, Incoming, Outgoing, call};
 use super::upload::Upload;
 use crate::convert::{
     chunk_capability_to_wire, chunk_description_from_wire, chunk_written_from_wire, invalid, piece_from_wire,
-    required,
+    required, wrong_answer,
 };
 use crate::socket::Peer;
 use crate::v1;
 use crate::v1::chunk_client::ChunkClient;
 use async_trait::async_trait;
+use dfs_common::FsResult;
 use dfs_common::capability::ChunkCapability;
 use dfs_common::chunk::ChunkDescription;
 use dfs_common::limits::MESSAGE_BYTES_MAX;
 use dfs_common::piece::Piece;
 use dfs_common::service::{ChunkService, ChunkWritten, WriteChunk};
-use dfs_common::{ErrorKind, FsError, FsResult};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use std::time::Duration;
@@ -172,14 +172,14 @@ impl Download {
             return if self.missing == 0 {
                 Ok(None)
             } else {
-                Err(wrong_length("less"))
+                Err(wrong_answer("less"))
             };
         };
         let piece = piece_from_wire(required(reply.piece, "piece")?)?;
         self.missing = self
             .missing
             .checked_sub(piece.len() as u64)
-            .ok_or_else(|| wrong_length("more"))?;
+            .ok_or_else(|| wrong_answer("more"))?;
         Ok(Some(piece))
     }
 
@@ -195,11 +195,4 @@ impl Download {
         })
         .boxed()
     }
-}
-
-fn wrong_length(than: &str) -> FsError {
-    FsError::new(
-        ErrorKind::Corrupt,
-        format!("the datanode sent {than} of the chunk than it was asked for: ask another replica"),
-    )
 }

@@ -6,7 +6,7 @@
 use super::message::{Encoded, Incoming, respond};
 use crate::convert::{
     HeadHash, chunk_description_to_wire, chunk_written_to_wire, invalid, piece_from_wire, required,
-    required_capability, vouched_hash_from_wire, write_chunk_head_from_wire,
+    required_capability, vouched_hash_from_wire, write_chunk_head_from_wire, wrong_upload,
 };
 use crate::status::to_status;
 use crate::v1;
@@ -180,7 +180,7 @@ impl Received {
                     self.missing = self
                         .missing
                         .checked_sub(piece.len() as u64)
-                        .ok_or_else(|| wrong_length("more"))?;
+                        .ok_or_else(|| wrong_upload("more"))?;
                     if self.cutter.is_empty() && (piece.is_whole_frames() || self.missing == 0) {
                         return Ok(Some(piece));
                     }
@@ -191,7 +191,7 @@ impl Received {
                     self.cutter.push(piece.into_content());
                 }
                 Some(Part::Header(_)) => return Err(invalid("a chunk write has one header")),
-                Some(Part::End(_)) | None if self.missing > 0 => return Err(wrong_length("less")),
+                Some(Part::End(_)) | None if self.missing > 0 => return Err(wrong_upload("less")),
                 Some(Part::End(end)) => {
                     self.end(vouched_hash_from_wire(end)?).await?;
                     return Ok(None);
@@ -234,13 +234,6 @@ impl Received {
         })
         .boxed()
     }
-}
-
-fn wrong_length(than: &str) -> FsError {
-    FsError::new(
-        ErrorKind::Corrupt,
-        format!("the upload has {than} content than its description says"),
-    )
 }
 
 type PieceStream = BoxStream<'static, FsResult<Encoded>>;

@@ -5,7 +5,9 @@
 //! whose hash was to follow and does not.
 
 use super::message::Encoded;
-use crate::convert::{HeadHash, WriteChunkHead, vouched_hash_to_wire, write_chunk_head_to_wire};
+use crate::convert::{
+    HeadHash, WriteChunkHead, vouched_hash_to_wire, write_chunk_head_to_wire, wrong_content,
+};
 use crate::v1::WriteChunkRequest;
 use crate::v1::write_chunk_request::Part;
 use dfs_common::piece::Piece;
@@ -128,7 +130,7 @@ impl Stream for Upload {
         }
         this.progress.state.store(WITH_SOURCE, Ordering::Relaxed);
         match std::task::ready!(this.content.poll_next_unpin(cx)) {
-            Some(Ok(piece)) if piece.len() as u64 > this.missing => this.fail(wrong_length("more")),
+            Some(Ok(piece)) if piece.len() as u64 > this.missing => this.fail(wrong_content("more")),
             Some(Ok(piece)) => {
                 this.missing -= piece.len() as u64;
                 this.progress.state.store(WITH_PEER, Ordering::Relaxed);
@@ -136,15 +138,8 @@ impl Stream for Upload {
                 Poll::Ready(Some(Ok(Encoded::piece(PIECE_FIELD, piece))))
             }
             Some(Err(error)) => this.fail(error),
-            None if this.missing > 0 => this.fail(wrong_length("less")),
+            None if this.missing > 0 => this.fail(wrong_content("less")),
             None => this.poll_end(cx),
         }
     }
-}
-
-fn wrong_length(than: &str) -> FsError {
-    FsError::new(
-        ErrorKind::Corrupt,
-        format!("there is {than} content of the chunk than its description says"),
-    )
 }

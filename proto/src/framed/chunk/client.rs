@@ -5,7 +5,8 @@ use super::connection::{BUFFERS_KEPT, Connection, Received};
 use super::idle::Idle;
 use crate::convert::{
     HeadHash, WriteChunkHead, check_address, chunk_capability_to_wire, chunk_description_from_wire,
-    chunk_written_from_wire, invalid, vouched_hash_to_wire, write_chunk_head_to_wire,
+    chunk_written_from_wire, invalid, vouched_hash_to_wire, write_chunk_head_to_wire, wrong_answer,
+    wrong_content,
 };
 use crate::framed::PREFACE_DEADLINE;
 use crate::framed::frame::FrameKind;
@@ -209,13 +210,13 @@ impl Shared {
             };
             missing = match missing.checked_sub(piece.len() as u64) {
                 Some(rest) => rest,
-                None => return Ok(Err(wrong_length("more"))),
+                None => return Ok(Err(wrong_content("more"))),
             };
             self.within(self.deadline * PIECE_DEADLINES, connection.send_piece(&piece))
                 .await?;
         }
         if missing > 0 {
-            return Ok(Err(wrong_length("less")));
+            return Ok(Err(wrong_content("less")));
         }
         let end = match hash {
             None => Vec::new(),
@@ -405,18 +406,4 @@ fn chunk_request(capability: &ChunkCapability) -> v1::ChunkRequest {
 
 fn unexpected() -> FsError {
     invalid("the datanode answered something else than it was asked")
-}
-
-fn wrong_length(than: &str) -> FsError {
-    FsError::new(
-        ErrorKind::Corrupt,
-        format!("there is {than} content of the chunk than its description says"),
-    )
-}
-
-fn wrong_answer(than: &str) -> FsError {
-    FsError::new(
-        ErrorKind::Corrupt,
-        format!("the datanode sent {than} of the chunk than it was asked for: ask another replica"),
-    )
 }

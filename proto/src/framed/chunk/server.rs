@@ -7,7 +7,7 @@ use super::Method;
 use super::connection::{BUFFERS_KEPT, Connection, Received};
 use crate::convert::{
     HeadHash, chunk_description_to_wire, chunk_written_to_wire, invalid, required_capability,
-    vouched_hash_from_wire, write_chunk_head_from_wire,
+    vouched_hash_from_wire, write_chunk_head_from_wire, wrong_upload,
 };
 use crate::framed::frame::FrameKind;
 use crate::framed::{PREFACE_DEADLINE, ServeFramed};
@@ -266,7 +266,7 @@ impl Upload {
                 self.missing = self
                     .missing
                     .checked_sub(piece.len() as u64)
-                    .ok_or_else(|| wrong_length("more"))?;
+                    .ok_or_else(|| wrong_upload("more"))?;
                 if !self.aligned {
                     return Err(invalid("a piece but the last of a chunk is whole frames"));
                 }
@@ -279,7 +279,7 @@ impl Upload {
                 ..
             } => {
                 if self.missing > 0 {
-                    return Err(wrong_length("less"));
+                    return Err(wrong_upload("less"));
                 }
                 self.end(payload)?;
                 self.whole.store(true, Ordering::Relaxed);
@@ -320,11 +320,4 @@ impl Upload {
         })
         .boxed()
     }
-}
-
-fn wrong_length(than: &str) -> FsError {
-    FsError::new(
-        ErrorKind::Corrupt,
-        format!("the upload has {than} content than its description says"),
-    )
 }
