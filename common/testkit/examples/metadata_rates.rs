@@ -1,7 +1,7 @@
 //! What the coordinator does per second, at its interface to clients, and what a million inodes cost it: memory, disk, time to start.
 //!
-//! `cargo run --release -p dfs-testkit --example metadata_rates -- [FILES]` (1,000,000 unless given), with `DFS_BIN_DIR` where the
-//! release binaries are. Coordinator and clients are processes of one machine and share its processors. The time of a sync of the disk
+//! `cargo run --release -p dfs-testkit --example metadata_rates -- [FILES [COORDINATOR ARGUMENTS]]` (1,000,000 unless given), with `DFS_BIN_DIR`
+//! where the release binaries are. Coordinator and clients are processes of one machine and share its processors. The time of a sync of the disk
 //! is measured beside the creates, in the same run and place.
 
 #![allow(clippy::unwrap_used)] // a measurement ends at the first thing that goes wrong
@@ -380,10 +380,13 @@ async fn millions(cluster: &mut ProcessCluster, files: usize) {
 }
 
 fn main() {
-    let files = std::env::args()
-        .nth(1)
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let files = arguments
+        .first()
         .map_or(1_000_000, |text| text.parse().expect("a number of files"));
-    let mut cluster = ProcessCluster::start(ClusterOptions::with_datanodes(1));
+    let mut options = ClusterOptions::with_datanodes(1);
+    options.coordinator_args.extend(arguments.into_iter().skip(1));
+    let mut cluster = ProcessCluster::start(options);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let data = cluster.node("coordinator").data().to_owned();

@@ -10,6 +10,7 @@ mod recovery;
 mod synced;
 
 use super::{MetaRead, MetaStore, WriteBatch};
+use ::fjall::config::PartitioningPolicy;
 use ::fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
 use bytes::Bytes;
 use dfs_common::{ErrorKind, FsError, FsResult};
@@ -19,8 +20,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use synced::SyncedMark;
 
-/// Bytes that gather in memory before they are written as a table; also what a restart replays.
-const MEMTABLE_BYTES_MAX: u64 = 32 << 20;
+/// Bytes that gather in memory before they are written as a table. fjall holds writers up at five of them, so five times this, and what a skip
+/// list takes beside, is what writing costs in memory; a restart replays as much.
+const MEMTABLE_BYTES_MAX: u64 = 8 << 20;
 /// Journal files kept on disk at most.
 const JOURNAL_BYTES_MAX: u64 = 256 << 20;
 
@@ -80,7 +82,10 @@ impl FjallStore {
             .map_err(|error| failure("opening", error))?;
         let meta = database
             .keyspace("meta", || {
-                KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES_MAX)
+                KeyspaceCreateOptions::default()
+                    .max_memtable_size(MEMTABLE_BYTES_MAX)
+                    .filter_block_partitioning_policy(partitioned())
+                    .index_block_partitioning_policy(partitioned())
             })
             .map_err(|error| failure("opening", error))?;
         // Numbers are given from here on: what was synced before must not speak for them.
@@ -99,6 +104,12 @@ impl FjallStore {
             meta: self.meta.clone(),
         }
     }
+}
+
+/// Filters and indexes are read in blocks of 4 KiB, except for the youngest tables, which keep theirs in memory. Whole, a table's filter is as
+/// large as a megabyte: a cache that cannot hold all of them would read one for nearly every key.
+fn partitioned() -> PartitioningPolicy {
+    PartitioningPolicy::new([false, true])
 }
 
 fn failure(doing: &str, error: ::fjall::Error) -> FsError {
