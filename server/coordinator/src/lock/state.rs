@@ -29,6 +29,8 @@ pub(super) struct Wait {
 /// Of one session, from when it begins until it ends.
 pub(super) struct SessionLocks {
     held: usize,
+    /// How many of them each owner has; none is not listed.
+    owners: HashMap<LockOwner, usize>,
     pub(super) inodes: BTreeSet<Ino>,
     /// Requests with lower numbers are over and done with, but for those that wait or have waited: one that still arrives is
     /// refused.
@@ -117,13 +119,19 @@ impl Inner {
     }
 
     /// Takes note that the session has so many locks `more` on this inode.
-    fn count(&mut self, ino: Ino, id: SessionId, more: isize) {
+    fn count(&mut self, ino: Ino, owner: LockOwner, more: isize) {
+        let id = owner.session;
         let holds = self
             .by_inode
             .get(&ino)
             .is_some_and(|inode| inode.held.iter().any(|lock| lock.ask.owner.session == id));
         if let Some(session) = self.by_session.get_mut(&id) {
             session.held = session.held.saturating_add_signed(more);
+            let own = session.owners.entry(owner).or_default();
+            *own = own.saturating_add_signed(more);
+            if *own == 0 {
+                session.owners.remove(&owner);
+            }
             if holds {
                 session.inodes.insert(ino);
             } else {
@@ -145,14 +153,22 @@ impl Inner {
                 since: Instant::now(),
             },
         );
-        self.count(ino, ask.owner.session, more);
+        self.count(ino, ask.owner, more);
     }
 
     pub(super) fn take(&mut self, ino: Ino, owner: LockOwner, range: LockRange) {
         if let Some(inode) = self.by_inode.get_mut(&ino) {
             let more = cut(&mut inode.held, owner, range);
-            self.count(ino, owner.session, more);
+            self.count(ino, owner, more);
         }
+    }
+
+    /// False if certainly nobody waits for `owner`: it holds nothing, and has at most `waits` requests in queues. Spares
+    /// most requests the search for circles.
+    fn may_be_waited_for(&self, owner: LockOwner, waits: usize) -> bool {
+        let session = self.by_session.get(&owner.session);
+        session.is_some_and(|session| session.owners.contains_key(&owner))
+            || self.waits_of(owner).nth(waits).is_some()
     }
 
     /// True if the session may not have two more locks (which is what one request may cost).
@@ -179,7 +195,11 @@ impl Inner {
             .iter()
             .take(ahead)
             .filter(|wait| wait.ask.conflicts(ask));
-        earlier.any(|wait| !reachable(self, [wait.ask.owner], Edges::HoldersAndQueues).contains(&ask.owner))
+        let itself = usize::from(inode.waiting.len() > ahead);
+        let alone = !self.may_be_waited_for(ask.owner, itself);
+        earlier.any(|wait| {
+            alone || !reachable(self, [wait.ask.owner], Edges::HoldersAndQueues).contains(&ask.owner)
+        })
     }
 
     /// Grants what can be granted of an inode's queue, and forgets the inode if nothing is left.
@@ -280,6 +300,7 @@ impl Inner {
         }
         let blockers = holders(self, ino, &ask);
         if ask.owner.style == LockStyle::Process
+            && self.may_be_waited_for(ask.owner, 0)
             && reachable(self, blockers, Edges::Holders).contains(&ask.owner)
         {
             return Ok(self.conclude(id, number, Outcome::Deadlock));
@@ -301,14 +322,16 @@ impl Inner {
             since: Instant::now(),
         };
         self.by_inode.entry(ino).or_default().waiting.push_back(waiting);
-        // This wait may have closed a circle through a queue: those in it are looked at again, and one is let pass.
-        let circle = reachable(self, [ask.owner], Edges::HoldersAndQueues);
-        let inodes: BTreeSet<Ino> = circle
-            .iter()
-            .flat_map(|owner| self.waits_of(*owner))
-            .map(|(_, ino, _)| ino)
-            .collect();
-        inodes.into_iter().for_each(|ino| self.pump(ino));
+        if self.may_be_waited_for(ask.owner, 1) {
+            // This wait may have closed a circle through a queue: those in it are looked at again, and one is let pass.
+            let circle = reachable(self, [ask.owner], Edges::HoldersAndQueues);
+            let inodes: BTreeSet<Ino> = circle
+                .iter()
+                .flat_map(|owner| self.waits_of(*owner))
+                .map(|(_, ino, _)| ino)
+                .collect();
+            inodes.into_iter().for_each(|ino| self.pump(ino));
+        }
         Ok(self.admit(id, number, settled)?.unwrap_or(Answer::Waits(over)))
     }
 }

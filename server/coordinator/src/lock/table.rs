@@ -93,8 +93,9 @@ impl LockTable {
     }
 
     /// Asks for a lock, and waits for it at most `patience` (zero: the request is not to wait at all). `None`: it waits
-    /// still; ask again with the same number, its place in the queue is kept. `settled`: the client has the answers of all requests with
-    /// lower numbers, but for those that it asked to wait, of which it says so with [`LockTable::answered`]. Dropping the future leaves the wait; [`LockTable::cancel`] ends it.
+    /// still; ask again with the same number, its place in the queue is kept. `settled`: the client has the
+    /// answers of all requests with lower numbers, but for those that it asked to wait, of which it says so with
+    /// [`LockTable::answered`]. Dropping the future leaves the wait; [`LockTable::cancel`] ends it.
     ///
     /// # Errors
     /// `Stale` if the session has ended or the request was settled; `Invalid` for a flock of a part; `Busy` above

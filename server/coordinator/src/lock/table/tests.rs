@@ -261,6 +261,31 @@ fn a_long_wait_does_not_use_up_what_a_session_may_ask() {
 }
 
 #[test]
+fn a_crowd_that_waits_for_one_file_is_served_in_order() {
+    let table = table();
+    let crowd = SESSION_LOCK_REQUESTS_MAX as u64 / 2;
+    let of = |number: u64| LockOwner {
+        number,
+        ..owner(B, LockStyle::Process)
+    };
+    take(&table, 1, posix(A, Exclusive, 0, 9));
+    for number in 1..=crowd {
+        let wanted = Ask {
+            owner: of(number),
+            ..posix(B, Exclusive, 0, 9)
+        };
+        assert_eq!(ask(&table, FILE, number, wanted, true), None);
+    }
+    unlock(&table, 2, owner(A, LockStyle::Process), LockRange::WHOLE);
+    for number in 1..=20 {
+        assert_eq!(table.of_inode(FILE).0[0].ask.owner, of(number));
+        table
+            .unlock(FILE, crowd + number, 0, of(number), LockRange::WHOLE)
+            .unwrap();
+    }
+}
+
+#[test]
 fn a_cancelled_wait_leaves_nothing_whenever_it_arrives() {
     let table = table();
     take(&table, 1, posix(A, Exclusive, 0, 9));
