@@ -99,7 +99,7 @@ impl LockTable {
     ///
     /// # Errors
     /// `Stale` if the session has ended or the request was settled; `Invalid` for a flock of a part; `Busy` above
-    /// [`SESSION_LOCK_REQUESTS_MAX`]; `Unavailable` after a restart, if it is not to wait: try again.
+    /// [`dfs_common::limits::SESSION_LOCK_REQUESTS_MAX`]; `Unavailable` after a restart, if it is not to wait: try again.
     pub async fn lock(
         &self,
         ino: Ino,
@@ -165,7 +165,7 @@ impl LockTable {
     /// is cancelled for when it arrives.
     ///
     /// # Errors
-    /// `Stale` if the session has ended or the request was settled; `Busy` above [`SESSION_LOCK_REQUESTS_MAX`].
+    /// `Stale` if the session has ended or the request was settled; `Busy` above [`dfs_common::limits::SESSION_LOCK_REQUESTS_MAX`].
     pub fn cancel(&self, session: SessionId, number: u64, settled: u64) -> FsResult<Outcome> {
         let mut inner = self.inner.lock();
         if let Some(Answer::Done(outcome)) = inner.admit(session, number, settled)? {
