@@ -153,3 +153,7 @@ pub const FSCK_LOST_CHUNKS_MAX: usize = 65_536;
 pub const FSCK_LOST_FILES_MAX: usize = 10_000;
 /// After a restore no chunk is deleted for at least this long from each start of the coordinator until the hold is over.
 pub const RESTORE_HOLD_MIN: Duration = Duration::from_secs(60);
+/// Locks (ranges) that one session may hold.
+pub const SESSION_LOCKS_MAX: usize = 65_536;
+/// Lock requests of one session that wait, or whose answers the client has not said to have.
+pub const SESSION_LOCK_REQUESTS_MAX: usize = 4096;

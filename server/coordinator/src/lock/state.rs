@@ -1,0 +1,344 @@
+//! What the table knows, and the rules by which a request is granted, waits, or ends. Called with the table's mutex held.
+
+use super::graph::{Edges, holders, reachable};
+use super::ranges::{covers, cut, put};
+use super::types::{Ask, Held, LockOwner, LockRange, LockStyle, Outcome, Waiting};
+use dfs_common::limits::{SESSION_LOCK_REQUESTS_MAX, SESSION_LOCKS_MAX};
+use dfs_common::{ErrorKind, FsError, FsResult, Ino, SessionId};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::Notify;
+
+/// Locks of one inode. It is in the table only while one of the two is not empty.
+#[derive(Default)]
+pub(super) struct InodeLocks {
+    pub(super) held: Vec<Held>,
+    /// In the order in which they came.
+    pub(super) waiting: VecDeque<Waiting>,
+}
+
+/// A request that waits, from its session's side.
+pub(super) struct Wait {
+    pub(super) ino: Ino,
+    ask: Ask,
+    pub(super) over: Arc<Notify>,
+}
+
+#[derive(Default)]
+/// Of one session, from when it begins until it ends.
+pub(super) struct SessionLocks {
+    held: usize,
+    /// How many of them each owner has; none is not listed.
+    owners: HashMap<LockOwner, usize>,
+    pub(super) inodes: BTreeSet<Ino>,
+    /// Requests with lower numbers are over and done with, but for those that wait or have waited: one that still arrives is
+    /// refused.
+    pub(super) settled: u64,
+    /// Outcomes of requests from `settled` on.
+    outcomes: BTreeMap<u64, Outcome>,
+    pub(super) waits: BTreeMap<u64, Wait>,
+    /// Outcomes of requests that have waited. They stay until the client says of each that it has the answer, so that
+    /// one long wait does not keep the outcomes of everything after it.
+    pub(super) waited: BTreeMap<u64, Outcome>,
+}
+
+#[derive(Default)]
+pub(super) struct Inner {
+    pub(super) by_inode: BTreeMap<Ino, InodeLocks>,
+    pub(super) by_session: HashMap<SessionId, SessionLocks>,
+    /// Sessions from before the restart that have not declared their locks.
+    pub(super) grace: HashSet<SessionId>,
+}
+
+/// What a request is told.
+pub(super) enum Answer {
+    Done(Outcome),
+    Waits(Arc<Notify>),
+}
+
+impl Inner {
+    /// Requests of an owner that wait: number, inode, what is asked.
+    pub(super) fn waits_of(&self, owner: LockOwner) -> impl Iterator<Item = (u64, Ino, Ask)> {
+        let waits = self
+            .by_session
+            .get(&owner.session)
+            .into_iter()
+            .flat_map(|session| &session.waits);
+        waits
+            .filter(move |(_, wait)| wait.ask.owner == owner)
+            .map(|(number, wait)| (*number, wait.ino, wait.ask))
+    }
+
+    /// Takes note of what the session has settled. `Some`: the request of that number was here before.
+    pub(super) fn admit(&mut self, id: SessionId, number: u64, settled: u64) -> FsResult<Option<Answer>> {
+        let session = self.by_session.get_mut(&id).ok_or_else(|| ended(id))?;
+        if settled > session.settled {
+            session.settled = settled;
+            session.outcomes = session.outcomes.split_off(&settled);
+        }
+        let outcome = session
+            .outcomes
+            .get(&number)
+            .or_else(|| session.waited.get(&number));
+        if let Some(outcome) = outcome {
+            return Ok(Some(Answer::Done(*outcome)));
+        }
+        if let Some(wait) = session.waits.get(&number) {
+            return Ok(Some(Answer::Waits(wait.over.clone())));
+        }
+        if number < session.settled {
+            return Err(FsError::new(
+                ErrorKind::Stale,
+                format!("lock request {number} of session {id} was settled before it arrived"),
+            ));
+        }
+        if session.outcomes.len() + session.waited.len() + session.waits.len() >= SESSION_LOCK_REQUESTS_MAX {
+            return Err(FsError::new(
+                ErrorKind::Busy,
+                format!("session {id} has too many lock requests under way"),
+            ));
+        }
+        Ok(None)
+    }
+
+    /// The request has ended: that is its answer from now on, and whoever waits for it is told.
+    pub(super) fn conclude(&mut self, id: SessionId, number: u64, outcome: Outcome) -> Answer {
+        if let Some(session) = self.by_session.get_mut(&id) {
+            match session.waits.remove(&number) {
+                Some(wait) => {
+                    session.waited.insert(number, outcome);
+                    wait.over.notify_one();
+                }
+                None => {
+                    session.outcomes.insert(number, outcome);
+                }
+            }
+        }
+        Answer::Done(outcome)
+    }
+
+    /// Takes note that the session has so many locks `more` on this inode.
+    fn count(&mut self, ino: Ino, owner: LockOwner, more: isize) {
+        let id = owner.session;
+        let holds = self
+            .by_inode
+            .get(&ino)
+            .is_some_and(|inode| inode.held.iter().any(|lock| lock.ask.owner.session == id));
+        if let Some(session) = self.by_session.get_mut(&id) {
+            session.held = session.held.saturating_add_signed(more);
+            let own = session.owners.entry(owner).or_default();
+            *own = own.saturating_add_signed(more);
+            if *own == 0 {
+                session.owners.remove(&owner);
+            }
+            if holds {
+                session.inodes.insert(ino);
+            } else {
+                session.inodes.remove(&ino);
+            }
+        }
+    }
+
+    pub(super) fn grant(&mut self, ino: Ino, ask: Ask) {
+        let inode = self.by_inode.entry(ino).or_default();
+        debug_assert!(
+            !inode.held.iter().any(|lock| lock.ask.conflicts(&ask)),
+            "conflicting locks"
+        );
+        let more = put(
+            &mut inode.held,
+            Held {
+                ask,
+                since: Instant::now(),
+            },
+        );
+        self.count(ino, ask.owner, more);
+    }
+
+    pub(super) fn take(&mut self, ino: Ino, owner: LockOwner, range: LockRange) {
+        if let Some(inode) = self.by_inode.get_mut(&ino) {
+            let more = cut(&mut inode.held, owner, range);
+            self.count(ino, owner, more);
+        }
+    }
+
+    /// False if certainly nobody waits for `owner`: it holds nothing, and has at most `waits` requests in queues. Spares
+    /// most requests the search for circles.
+    fn may_be_waited_for(&self, owner: LockOwner, waits: usize) -> bool {
+        let session = self.by_session.get(&owner.session);
+        session.is_some_and(|session| session.owners.contains_key(&owner))
+            || self.waits_of(owner).nth(waits).is_some()
+    }
+
+    /// True if the session may not have two more locks (which is what one request may cost).
+    pub(super) fn is_full(&self, id: SessionId) -> bool {
+        self.by_session
+            .get(&id)
+            .is_some_and(|session| session.held + 2 > SESSION_LOCKS_MAX)
+    }
+
+    /// True if `ask` has to wait, with the first `ahead` of the queue in front of it.
+    fn is_blocked(&self, ino: Ino, ask: &Ask, ahead: usize) -> bool {
+        let Some(inode) = self.by_inode.get(&ino) else {
+            return !self.grace.is_empty();
+        };
+        if covers(&inode.held, ask.owner, ask.kind, ask.range) {
+            return false;
+        }
+        if !self.grace.is_empty() || inode.held.iter().any(|lock| lock.ask.conflicts(ask)) {
+            return true;
+        }
+        // Whoever waits for this owner is let wait: the order of the queue must not make a deadlock.
+        let mut earlier = inode
+            .waiting
+            .iter()
+            .take(ahead)
+            .filter(|wait| wait.ask.conflicts(ask));
+        let itself = usize::from(inode.waiting.len() > ahead);
+        let alone = !self.may_be_waited_for(ask.owner, itself);
+        earlier.any(|wait| {
+            alone || !reachable(self, [wait.ask.owner], Edges::HoldersAndQueues).contains(&ask.owner)
+        })
+    }
+
+    /// Grants what can be granted of an inode's queue, and forgets the inode if nothing is left.
+    pub(super) fn pump(&mut self, ino: Ino) {
+        let mut again = true;
+        while again {
+            again = false;
+            let mut place = 0;
+            while let Some(wait) = self
+                .by_inode
+                .get(&ino)
+                .and_then(|inode| inode.waiting.get(place).copied())
+            {
+                if self.is_blocked(ino, &wait.ask, place) {
+                    place += 1;
+                    continue;
+                }
+                if let Some(inode) = self.by_inode.get_mut(&ino) {
+                    inode.waiting.remove(place);
+                }
+                let id = wait.ask.owner.session;
+                if self.is_full(id) {
+                    self.conclude(id, wait.number, Outcome::TooMany);
+                } else {
+                    self.grant(ino, wait.ask);
+                    self.conclude(id, wait.number, Outcome::Granted);
+                }
+                again = true;
+            }
+        }
+        if self
+            .by_inode
+            .get(&ino)
+            .is_some_and(|inode| inode.held.is_empty() && inode.waiting.is_empty())
+        {
+            self.by_inode.remove(&ino);
+        }
+    }
+
+    pub(super) fn pump_all(&mut self) {
+        let waited: Vec<Ino> = self
+            .by_inode
+            .iter()
+            .filter(|(_, inode)| !inode.waiting.is_empty())
+            .map(|(ino, _)| *ino)
+            .collect();
+        waited.into_iter().for_each(|ino| self.pump(ino));
+    }
+
+    /// One request for a lock, see [`super::LockTable::lock`].
+    pub(super) fn lock(
+        &mut self,
+        ino: Ino,
+        number: u64,
+        settled: u64,
+        ask: Ask,
+        wait: bool,
+    ) -> FsResult<Answer> {
+        let id = ask.owner.session;
+        if ask.owner.style == LockStyle::Flock && ask.range != LockRange::WHOLE {
+            return Err(FsError::new(
+                ErrorKind::Invalid,
+                "a flock is always of the whole file",
+            ));
+        }
+        if let Some(answer) = self.admit(id, number, settled)? {
+            return Ok(answer);
+        }
+        if ask.owner.style == LockStyle::Flock && self.grace.is_empty() {
+            // As on Linux: a flock is converted by giving it up first, so two who upgrade do not wait for each other.
+            let other = |lock: &Held| lock.ask.owner == ask.owner && lock.ask.kind != ask.kind;
+            if self
+                .by_inode
+                .get(&ino)
+                .is_some_and(|inode| inode.held.iter().any(other))
+            {
+                self.take(ino, ask.owner, ask.range);
+                self.pump(ino);
+            }
+        }
+        if self.is_full(id) {
+            return Ok(self.conclude(id, number, Outcome::TooMany));
+        }
+        let ahead = self.by_inode.get(&ino).map_or(0, |inode| inode.waiting.len());
+        if !self.is_blocked(ino, &ask, ahead) {
+            self.grant(ino, ask);
+            self.pump(ino);
+            return Ok(self.conclude(id, number, Outcome::Granted));
+        }
+        if !wait && !self.grace.is_empty() {
+            return Err(FsError::new(
+                ErrorKind::Unavailable,
+                "clients are still declaring the locks that they held before the coordinator was restarted",
+            ));
+        }
+        if !wait {
+            return Ok(self.conclude(id, number, Outcome::Conflict));
+        }
+        let blockers = holders(self, ino, &ask);
+        if ask.owner.style == LockStyle::Process
+            && self.may_be_waited_for(ask.owner, 0)
+            && reachable(self, blockers, Edges::Holders).contains(&ask.owner)
+        {
+            return Ok(self.conclude(id, number, Outcome::Deadlock));
+        }
+        let over = Arc::new(Notify::new());
+        if let Some(session) = self.by_session.get_mut(&id) {
+            session.waits.insert(
+                number,
+                Wait {
+                    ino,
+                    ask,
+                    over: over.clone(),
+                },
+            );
+        }
+        let waiting = Waiting {
+            ask,
+            number,
+            since: Instant::now(),
+        };
+        self.by_inode.entry(ino).or_default().waiting.push_back(waiting);
+        if self.may_be_waited_for(ask.owner, 1) {
+            // This wait may have closed a circle through a queue: those in it are looked at again, and one is let pass.
+            let circle = reachable(self, [ask.owner], Edges::HoldersAndQueues);
+            let inodes: BTreeSet<Ino> = circle
+                .iter()
+                .flat_map(|owner| self.waits_of(*owner))
+                .map(|(_, ino, _)| ino)
+                .collect();
+            inodes.into_iter().for_each(|ino| self.pump(ino));
+        }
+        Ok(self.admit(id, number, settled)?.unwrap_or(Answer::Waits(over)))
+    }
+}
+
+pub(super) fn ended(id: SessionId) -> FsError {
+    FsError::new(
+        ErrorKind::Stale,
+        format!("session {id} has ended, and its locks with it"),
+    )
+}

@@ -1,0 +1,236 @@
+//! The face of the table: requests, unlocks, waits and their ends, sessions and the time after a restart.
+
+use super::ranges::covers;
+use super::state::{Answer, Inner, ended};
+use super::types::{Ask, Held, LockOwner, LockRange, Outcome, Waiting};
+use dfs_common::limits::SESSION_LOCKS_MAX;
+use dfs_common::{ErrorKind, FsError, FsResult, Ino, SessionId};
+use parking_lot::Mutex;
+use std::time::Duration;
+
+/// All locks of the cluster. Every method is short and takes one mutex; only [`LockTable::lock`] waits, and outside of it.
+#[derive(Default)]
+pub struct LockTable {
+    inner: Mutex<Inner>,
+}
+
+impl LockTable {
+    /// A new session, which holds nothing.
+    pub fn begin(&self, session: SessionId) {
+        self.inner.lock().by_session.entry(session).or_default();
+    }
+
+    /// A session from before the restart: nothing new is granted to anybody until it declares its locks or ends.
+    pub fn begin_grace(&self, session: SessionId) {
+        let mut inner = self.inner.lock();
+        inner.by_session.entry(session).or_default();
+        inner.grace.insert(session);
+    }
+
+    /// What a session held before the restart. Answers those that it does not hold any more. Of a session that is not
+    /// awaited, the table knows better: nothing is changed then.
+    ///
+    /// # Errors
+    /// `Stale` if the session has ended; `Invalid` if an owner is another session's; `Busy` above [`SESSION_LOCKS_MAX`].
+    pub fn declare(&self, session: SessionId, declared: &[(Ino, Ask)]) -> FsResult<Vec<(Ino, Ask)>> {
+        let mut inner = self.inner.lock();
+        if !inner.by_session.contains_key(&session) {
+            return Err(ended(session));
+        }
+        if declared.iter().any(|(_, ask)| ask.owner.session != session) {
+            return Err(FsError::new(
+                ErrorKind::Invalid,
+                "a session declares its own locks only",
+            ));
+        }
+        if declared.len() > SESSION_LOCKS_MAX {
+            return Err(FsError::new(
+                ErrorKind::Busy,
+                format!("session {session} declares more than {SESSION_LOCKS_MAX} locks"),
+            ));
+        }
+        let awaited = inner.grace.remove(&session);
+        let mut lost = Vec::new();
+        for (ino, ask) in declared {
+            let held = inner.by_inode.get(ino).map_or(&[][..], |inode| &inode.held[..]);
+            if covers(held, ask.owner, ask.kind, ask.range) {
+                continue;
+            }
+            if awaited && !held.iter().any(|lock| lock.ask.conflicts(ask)) {
+                inner.grant(*ino, *ask);
+            } else {
+                lost.push((*ino, *ask));
+            }
+        }
+        if awaited && inner.grace.is_empty() {
+            inner.pump_all();
+        }
+        Ok(lost)
+    }
+
+    /// Everything that a session holds and waits for goes.
+    pub fn end(&self, session: SessionId) {
+        let mut inner = self.inner.lock();
+        let awaited = inner.grace.remove(&session);
+        let Some(gone) = inner.by_session.remove(&session) else {
+            return;
+        };
+        let mut inodes = gone.inodes;
+        for wait in gone.waits.into_values() {
+            inodes.insert(wait.ino);
+            wait.over.notify_one();
+        }
+        for ino in &inodes {
+            if let Some(inode) = inner.by_inode.get_mut(ino) {
+                inode.held.retain(|lock| lock.ask.owner.session != session);
+                inode.waiting.retain(|wait| wait.ask.owner.session != session);
+            }
+        }
+        inodes.into_iter().for_each(|ino| inner.pump(ino));
+        if awaited && inner.grace.is_empty() {
+            inner.pump_all();
+        }
+    }
+
+    /// Asks for a lock, and waits for it at most `patience` (zero: the request is not to wait at all). `None`: it waits
+    /// still; ask again with the same number, its place in the queue is kept. `settled`: the client has the
+    /// answers of all requests with lower numbers, but for those that it asked to wait, of which it says so with
+    /// [`LockTable::answered`]. Dropping the future leaves the wait; [`LockTable::cancel`] ends it.
+    ///
+    /// # Errors
+    /// `Stale` if the session has ended or the request was settled; `Invalid` for a flock of a part; `Busy` above
+    /// [`dfs_common::limits::SESSION_LOCK_REQUESTS_MAX`]; `Unavailable` after a restart, if it is not to wait: try again.
+    pub async fn lock(
+        &self,
+        ino: Ino,
+        number: u64,
+        settled: u64,
+        ask: Ask,
+        patience: Duration,
+    ) -> FsResult<Option<Outcome>> {
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            let answer = self
+                .inner
+                .lock()
+                .lock(ino, number, settled, ask, !patience.is_zero())?;
+            match answer {
+                Answer::Done(outcome) => return Ok(Some(outcome)),
+                Answer::Waits(over) => {
+                    if tokio::time::timeout_at(deadline, over.notified()).await.is_err() {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives up what `owner` holds of a range; holding nothing of it is no error.
+    ///
+    /// # Errors
+    /// As of [`LockTable::lock`].
+    pub fn unlock(
+        &self,
+        ino: Ino,
+        number: u64,
+        settled: u64,
+        owner: LockOwner,
+        range: LockRange,
+    ) -> FsResult<Outcome> {
+        let mut inner = self.inner.lock();
+        match inner.admit(owner.session, number, settled)? {
+            Some(Answer::Done(outcome)) => return Ok(outcome),
+            Some(Answer::Waits(_)) => {
+                return Err(FsError::new(
+                    ErrorKind::Invalid,
+                    format!("request {number} is a lock that waits"),
+                ));
+            }
+            None => {}
+        }
+        let full = inner.is_full(owner.session) && range != LockRange::WHOLE;
+        if !full {
+            inner.take(ino, owner, range);
+            inner.pump(ino);
+        }
+        inner.conclude(
+            owner.session,
+            number,
+            if full { Outcome::TooMany } else { Outcome::Granted },
+        );
+        Ok(if full { Outcome::TooMany } else { Outcome::Granted })
+    }
+
+    /// Ends a wait. Answers how the request has ended: if it was granted before, the lock is held. One that was never seen
+    /// is cancelled for when it arrives.
+    ///
+    /// # Errors
+    /// `Stale` if the session has ended or the request was settled; `Busy` above [`dfs_common::limits::SESSION_LOCK_REQUESTS_MAX`].
+    pub fn cancel(&self, session: SessionId, number: u64, settled: u64) -> FsResult<Outcome> {
+        let mut inner = self.inner.lock();
+        if let Some(Answer::Done(outcome)) = inner.admit(session, number, settled)? {
+            return Ok(outcome);
+        }
+        let ino = inner
+            .by_session
+            .get(&session)
+            .and_then(|locks| locks.waits.get(&number))
+            .map(|wait| wait.ino);
+        inner.conclude(session, number, Outcome::Cancelled);
+        if let Some(ino) = ino {
+            if let Some(inode) = inner.by_inode.get_mut(&ino) {
+                inode
+                    .waiting
+                    .retain(|wait| wait.ask.owner.session != session || wait.number != number);
+            }
+            inner.pump(ino);
+        }
+        Ok(Outcome::Cancelled)
+    }
+
+    /// The client has the answers of these requests, which it had asked to wait. Their outcomes are forgotten once it has
+    /// also settled beyond them (before, one that arrives late could not be told from a new one).
+    pub fn answered(&self, session: SessionId, numbers: &[u64]) {
+        if let Some(session) = self.inner.lock().by_session.get_mut(&session) {
+            for number in numbers.iter().filter(|number| **number < session.settled) {
+                session.waited.remove(number);
+            }
+        }
+    }
+
+    /// The first lock that stands in the way of `ask` (`F_GETLK`).
+    pub fn test(&self, ino: Ino, ask: &Ask) -> Option<Held> {
+        let inner = self.inner.lock();
+        let held = inner
+            .by_inode
+            .get(&ino)?
+            .held
+            .iter()
+            .filter(|lock| lock.ask.conflicts(ask));
+        held.min_by_key(|lock| lock.ask.range.first()).copied()
+    }
+
+    /// Inodes with locks or waits behind `after`, at most `limit`.
+    pub fn inodes(&self, after: Ino, limit: usize) -> Vec<Ino> {
+        let inner = self.inner.lock();
+        let behind = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
+        inner
+            .by_inode
+            .range(behind)
+            .take(limit)
+            .map(|(ino, _)| *ino)
+            .collect()
+    }
+
+    /// What is held of an inode, and who waits, in the order of the queue.
+    pub fn of_inode(&self, ino: Ino) -> (Vec<Held>, Vec<Waiting>) {
+        let inner = self.inner.lock();
+        let inode = inner.by_inode.get(&ino);
+        inode.map_or_else(Default::default, |inode| {
+            (inode.held.clone(), inode.waiting.iter().copied().collect())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,485 @@
+use super::*;
+use crate::lock::LockKind::{self, Exclusive, Shared};
+use crate::lock::LockStyle;
+use dfs_common::limits::SESSION_LOCK_REQUESTS_MAX;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const A: SessionId = SessionId(1);
+const B: SessionId = SessionId(2);
+const C: SessionId = SessionId(3);
+const FILE: Ino = Ino(7);
+const OTHER: Ino = Ino(8);
+const LONG: Duration = Duration::from_secs(60);
+
+fn table() -> LockTable {
+    let table = LockTable::default();
+    [A, B, C].into_iter().for_each(|session| table.begin(session));
+    table
+}
+
+fn range(first: u64, last: u64) -> LockRange {
+    LockRange::new(first, last).unwrap()
+}
+
+fn owner(session: SessionId, style: LockStyle) -> LockOwner {
+    LockOwner {
+        session,
+        style,
+        number: 1,
+    }
+}
+
+fn posix(session: SessionId, kind: LockKind, first: u64, last: u64) -> Ask {
+    Ask {
+        owner: owner(session, LockStyle::Process),
+        kind,
+        range: range(first, last),
+        pid: 100,
+    }
+}
+
+fn flock(session: SessionId, kind: LockKind) -> Ask {
+    Ask {
+        owner: owner(session, LockStyle::Flock),
+        kind,
+        range: LockRange::WHOLE,
+        pid: 100,
+    }
+}
+
+/// `None`: it waits.
+fn ask(table: &LockTable, ino: Ino, number: u64, ask: Ask, wait: bool) -> Option<Outcome> {
+    match table.inner.lock().lock(ino, number, 0, ask, wait).unwrap() {
+        Answer::Done(outcome) => Some(outcome),
+        Answer::Waits(_) => None,
+    }
+}
+
+fn take(table: &LockTable, number: u64, wanted: Ask) {
+    assert_eq!(ask(table, FILE, number, wanted, false), Some(Outcome::Granted));
+}
+
+fn unlock(table: &LockTable, number: u64, of: LockOwner, range: LockRange) {
+    assert_eq!(
+        table.unlock(FILE, number, 0, of, range).unwrap(),
+        Outcome::Granted
+    );
+}
+
+/// Ranges held of FILE, with kinds, in order.
+fn held(table: &LockTable) -> Vec<(u64, u64, LockKind)> {
+    let lock = |lock: &Held| (lock.ask.range.first(), lock.ask.range.last(), lock.ask.kind);
+    let mut held: Vec<_> = table.of_inode(FILE).0.iter().map(lock).collect();
+    held.sort();
+    held
+}
+
+#[test]
+fn ranges_split_merge_and_change_their_kind() {
+    let table = table();
+    take(&table, 1, posix(A, Shared, 0, 9));
+    take(&table, 2, posix(A, Shared, 10, 19));
+    assert_eq!(held(&table), [(0, 19, Shared)], "neighbours of one kind are one");
+    take(&table, 3, posix(A, Exclusive, 5, 9));
+    assert_eq!(
+        held(&table),
+        [(0, 4, Shared), (5, 9, Exclusive), (10, 19, Shared)]
+    );
+    unlock(&table, 4, owner(A, LockStyle::Process), range(7, 14));
+    assert_eq!(
+        held(&table),
+        [(0, 4, Shared), (5, 6, Exclusive), (15, 19, Shared)]
+    );
+    take(&table, 5, posix(A, Exclusive, 0, u64::MAX));
+    assert_eq!(held(&table), [(0, u64::MAX, Exclusive)]);
+    unlock(&table, 6, owner(A, LockStyle::Process), LockRange::WHOLE);
+    assert!(
+        table.inodes(Ino(0), 10).is_empty(),
+        "an inode without locks is forgotten"
+    );
+}
+
+#[test]
+fn exclusive_excludes_and_shared_shares() {
+    let table = table();
+    take(&table, 1, posix(A, Shared, 0, 9));
+    take(&table, 1, posix(B, Shared, 5, 14));
+    assert_eq!(
+        ask(&table, FILE, 1, posix(C, Exclusive, 9, 9), false),
+        Some(Outcome::Conflict)
+    );
+    assert_eq!(
+        ask(&table, FILE, 2, posix(A, Exclusive, 0, 9), false),
+        Some(Outcome::Conflict),
+        "no upgrade past a reader"
+    );
+    take(&table, 2, posix(C, Exclusive, 15, 20));
+    let in_the_way = table.test(FILE, &posix(A, Exclusive, 0, 99)).unwrap();
+    assert_eq!(in_the_way.ask.owner.session, B);
+}
+
+#[test]
+fn flock_and_fcntl_do_not_conflict_but_fcntl_styles_do() {
+    let table = table();
+    take(&table, 1, flock(A, Exclusive));
+    take(&table, 1, posix(B, Exclusive, 0, u64::MAX));
+    let mut open_file = posix(C, Shared, 0, 0);
+    open_file.owner.style = LockStyle::OpenFile;
+    assert_eq!(ask(&table, FILE, 1, open_file, false), Some(Outcome::Conflict));
+    assert_eq!(
+        ask(&table, FILE, 2, flock(C, Shared), false),
+        Some(Outcome::Conflict)
+    );
+}
+
+#[test]
+fn waiters_are_served_in_order_and_a_writer_is_not_starved() {
+    let table = table();
+    take(&table, 1, posix(A, Shared, 0, 9));
+    assert_eq!(ask(&table, FILE, 1, posix(B, Exclusive, 0, 9), true), None);
+    assert_eq!(
+        ask(&table, FILE, 1, posix(C, Shared, 0, 9), true),
+        None,
+        "a reader does not pass a writer that waits"
+    );
+    unlock(&table, 2, owner(A, LockStyle::Process), LockRange::WHOLE);
+    assert_eq!(held(&table), [(0, 9, Exclusive)]);
+    unlock(&table, 2, owner(B, LockStyle::Process), LockRange::WHOLE);
+    assert_eq!(held(&table), [(0, 9, Shared)]);
+    assert_eq!(
+        ask(&table, FILE, 1, posix(C, Shared, 0, 9), true),
+        Some(Outcome::Granted)
+    );
+}
+
+#[test]
+fn deadlock_of_processes_is_refused_across_inodes() {
+    let table = table();
+    take(&table, 1, posix(A, Exclusive, 0, 0));
+    assert_eq!(
+        ask(&table, OTHER, 1, posix(B, Exclusive, 0, 0), false),
+        Some(Outcome::Granted)
+    );
+    assert_eq!(ask(&table, FILE, 2, posix(B, Exclusive, 0, 0), true), None);
+    assert_eq!(
+        ask(&table, OTHER, 2, posix(A, Exclusive, 0, 0), true),
+        Some(Outcome::Deadlock)
+    );
+    unlock(&table, 3, owner(A, LockStyle::Process), LockRange::WHOLE);
+    assert_eq!(
+        ask(&table, FILE, 2, posix(B, Exclusive, 0, 0), true),
+        Some(Outcome::Granted)
+    );
+}
+
+#[test]
+fn the_order_of_a_queue_makes_no_deadlock() {
+    let table = table();
+    take(&table, 1, posix(A, Shared, 0, 0));
+    assert_eq!(
+        ask(&table, OTHER, 1, posix(C, Exclusive, 0, 0), false),
+        Some(Outcome::Granted)
+    );
+    assert_eq!(ask(&table, FILE, 1, posix(B, Exclusive, 0, 0), true), None);
+    assert_eq!(ask(&table, FILE, 2, posix(C, Shared, 0, 0), true), None);
+    // A waits for C, which stands behind B only, which waits for A: C is let pass.
+    assert_eq!(ask(&table, OTHER, 2, posix(A, Exclusive, 0, 0), true), None);
+    assert_eq!(
+        ask(&table, FILE, 2, posix(C, Shared, 0, 0), true),
+        Some(Outcome::Granted)
+    );
+    // And a holder that upgrades does not wait behind somebody who waits for it.
+    take(&table, 3, posix(A, Shared, 0, 0));
+}
+
+#[test]
+fn two_flocks_that_upgrade_do_not_wait_for_each_other() {
+    let table = table();
+    take(&table, 1, flock(A, Shared));
+    take(&table, 1, flock(B, Shared));
+    assert_eq!(ask(&table, FILE, 2, flock(A, Exclusive), true), None);
+    assert_eq!(ask(&table, FILE, 2, flock(B, Exclusive), true), None);
+    assert_eq!(
+        ask(&table, FILE, 2, flock(A, Exclusive), true),
+        Some(Outcome::Granted)
+    );
+}
+
+#[test]
+fn a_request_sent_again_or_late_changes_nothing() {
+    let table = table();
+    let of = owner(A, LockStyle::Process);
+    take(&table, 1, posix(A, Exclusive, 0, 9));
+    unlock(&table, 2, of, LockRange::WHOLE);
+    take(&table, 1, posix(A, Exclusive, 0, 9));
+    assert!(
+        held(&table).is_empty(),
+        "the first outcome is answered, nothing is locked"
+    );
+    take(&table, 3, posix(A, Exclusive, 0, 9));
+    unlock(&table, 2, of, LockRange::WHOLE);
+    assert_eq!(held(&table), [(0, 9, Exclusive)], "nor unlocked");
+    table.unlock(FILE, 5, 5, of, range(5, 9)).unwrap();
+    let late = table.unlock(FILE, 4, 0, of, LockRange::WHOLE).unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::Stale);
+    assert_eq!(held(&table), [(0, 4, Exclusive)]);
+}
+
+#[test]
+fn a_long_wait_does_not_use_up_what_a_session_may_ask() {
+    let table = table();
+    take(&table, 1, flock(A, Exclusive));
+    assert_eq!(ask(&table, FILE, 1, flock(B, Exclusive), true), None);
+    let of = owner(B, LockStyle::Process);
+    for number in (2..2 * SESSION_LOCK_REQUESTS_MAX as u64).step_by(2) {
+        let wanted = table
+            .inner
+            .lock()
+            .lock(OTHER, number, number, posix(B, Shared, number, number), false);
+        assert!(
+            matches!(wanted, Ok(Answer::Done(Outcome::Granted))),
+            "request {number}"
+        );
+        table
+            .unlock(OTHER, number + 1, number, of, LockRange::WHOLE)
+            .unwrap();
+    }
+    unlock(&table, 2, owner(A, LockStyle::Flock), LockRange::WHOLE);
+    assert_eq!(
+        ask(&table, FILE, 1, flock(B, Exclusive), true),
+        Some(Outcome::Granted)
+    );
+    assert_eq!(
+        ask(&table, FILE, 1, flock(B, Exclusive), true),
+        Some(Outcome::Granted),
+        "the reply was lost"
+    );
+    table.answered(B, &[1]);
+    let late = table.inner.lock().lock(FILE, 1, 0, flock(B, Exclusive), true);
+    assert_eq!(late.err().unwrap().kind(), ErrorKind::Stale);
+}
+
+#[test]
+fn a_crowd_that_waits_for_one_file_is_served_in_order() {
+    let table = table();
+    let crowd = SESSION_LOCK_REQUESTS_MAX as u64 / 2;
+    let of = |number: u64| LockOwner {
+        number,
+        ..owner(B, LockStyle::Process)
+    };
+    take(&table, 1, posix(A, Exclusive, 0, 9));
+    for number in 1..=crowd {
+        let wanted = Ask {
+            owner: of(number),
+            ..posix(B, Exclusive, 0, 9)
+        };
+        assert_eq!(ask(&table, FILE, number, wanted, true), None);
+    }
+    unlock(&table, 2, owner(A, LockStyle::Process), LockRange::WHOLE);
+    for number in 1..=20 {
+        assert_eq!(table.of_inode(FILE).0[0].ask.owner, of(number));
+        table
+            .unlock(FILE, crowd + number, 0, of(number), LockRange::WHOLE)
+            .unwrap();
+    }
+}
+
+#[test]
+fn a_cancelled_wait_leaves_nothing_whenever_it_arrives() {
+    let table = table();
+    take(&table, 1, posix(A, Exclusive, 0, 9));
+    assert_eq!(ask(&table, FILE, 1, posix(B, Exclusive, 0, 9), true), None);
+    assert_eq!(ask(&table, FILE, 1, posix(C, Shared, 0, 9), true), None);
+    assert_eq!(table.cancel(B, 1, 0).unwrap(), Outcome::Cancelled);
+    assert_eq!(
+        table.cancel(B, 2, 0).unwrap(),
+        Outcome::Cancelled,
+        "before it arrives"
+    );
+    unlock(&table, 2, owner(A, LockStyle::Process), LockRange::WHOLE);
+    assert_eq!(held(&table), [(0, 9, Shared)]);
+    assert_eq!(
+        ask(&table, FILE, 2, posix(B, Shared, 0, 9), true),
+        Some(Outcome::Cancelled)
+    );
+    assert_eq!(
+        table.cancel(C, 1, 0).unwrap(),
+        Outcome::Granted,
+        "too late: it is held"
+    );
+    assert_eq!(held(&table), [(0, 9, Shared)]);
+}
+
+#[test]
+fn the_end_of_a_session_frees_its_locks_and_waits() {
+    let table = table();
+    take(&table, 1, posix(A, Exclusive, 0, 9));
+    assert_eq!(ask(&table, FILE, 1, posix(B, Exclusive, 0, 9), true), None);
+    assert_eq!(ask(&table, FILE, 1, posix(C, Exclusive, 0, 9), true), None);
+    table.end(B);
+    table.end(A);
+    assert_eq!(
+        ask(&table, FILE, 1, posix(C, Exclusive, 0, 9), true),
+        Some(Outcome::Granted)
+    );
+    let late = table
+        .inner
+        .lock()
+        .lock(FILE, 2, 0, posix(A, Shared, 90, 99), false);
+    assert_eq!(late.err().unwrap().kind(), ErrorKind::Stale);
+}
+
+#[test]
+fn after_a_restart_nothing_new_is_granted_until_all_have_declared() {
+    let table = LockTable::default();
+    table.begin_grace(A);
+    table.begin_grace(B);
+    table.begin(C);
+    let refused = table
+        .inner
+        .lock()
+        .lock(FILE, 1, 0, posix(C, Exclusive, 0, 9), false);
+    assert_eq!(refused.err().unwrap().kind(), ErrorKind::Unavailable);
+    assert_eq!(ask(&table, FILE, 1, posix(C, Exclusive, 0, 9), true), None);
+    assert_eq!(ask(&table, OTHER, 2, posix(C, Exclusive, 0, 9), true), None);
+    let mine = (FILE, posix(A, Exclusive, 5, 9));
+    assert!(table.declare(A, &[mine]).unwrap().is_empty());
+    assert!(table.declare(A, &[mine]).unwrap().is_empty(), "declared twice");
+    take(&table, 1, posix(A, Shared, 6, 7));
+    assert_eq!(
+        table.declare(B, &[(FILE, posix(B, Shared, 9, 9))]).unwrap().len(),
+        1,
+        "what conflicts is lost"
+    );
+    assert_eq!(
+        ask(&table, OTHER, 2, posix(C, Exclusive, 0, 9), true),
+        Some(Outcome::Granted)
+    );
+    assert_eq!(
+        ask(&table, FILE, 1, posix(C, Exclusive, 0, 9), true),
+        None,
+        "A has it"
+    );
+    unlock(&table, 2, owner(A, LockStyle::Process), LockRange::WHOLE);
+    assert_eq!(
+        ask(&table, FILE, 1, posix(C, Exclusive, 0, 9), true),
+        Some(Outcome::Granted)
+    );
+}
+
+#[test]
+fn the_last_awaited_session_may_end_instead() {
+    let table = LockTable::default();
+    table.begin_grace(A);
+    table.begin(B);
+    assert_eq!(ask(&table, FILE, 1, posix(B, Exclusive, 0, 9), true), None);
+    table.end(A);
+    assert_eq!(
+        ask(&table, FILE, 1, posix(B, Exclusive, 0, 9), true),
+        Some(Outcome::Granted)
+    );
+}
+
+#[test]
+fn a_session_holds_a_bounded_number_of_locks() {
+    let table = table();
+    let mut number = 0;
+    let end = loop {
+        number += 1;
+        let wanted = posix(A, Exclusive, number * 2, number * 2);
+        match table
+            .inner
+            .lock()
+            .lock(Ino(number), number, number, wanted, false)
+            .unwrap()
+        {
+            Answer::Done(Outcome::Granted) => {}
+            Answer::Done(outcome) => break outcome,
+            Answer::Waits(_) => panic!("nobody else is there"),
+        }
+    };
+    assert_eq!(end, Outcome::TooMany);
+    assert!(number as usize <= SESSION_LOCKS_MAX);
+}
+
+#[tokio::test]
+async fn a_wait_ends_with_the_grant_or_is_asked_again() {
+    let table = Arc::new(table());
+    take(&table, 1, flock(A, Exclusive));
+    let short = Duration::from_millis(1);
+    assert_eq!(
+        table.lock(FILE, 1, 0, flock(B, Exclusive), short).await.unwrap(),
+        None
+    );
+    let waiter = {
+        let table = table.clone();
+        tokio::spawn(async move { table.lock(FILE, 1, 0, flock(B, Exclusive), LONG).await })
+    };
+    unlock(&table, 2, owner(A, LockStyle::Flock), LockRange::WHOLE);
+    assert_eq!(waiter.await.unwrap().unwrap(), Some(Outcome::Granted));
+}
+
+/// Random requests of three processes, compared with a table that has an entry for every byte.
+#[test]
+fn random_requests_agree_with_a_table_of_bytes() {
+    const BYTES: usize = 24;
+    let mut state = 42_u64;
+    let mut next = |below: u64| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    let table = table();
+    let mut bytes: Vec<BTreeMap<SessionId, LockKind>> = vec![BTreeMap::new(); BYTES];
+    for number in 1..20_000 {
+        let session = [A, B, C][next(3) as usize];
+        let (one, two) = (next(BYTES as u64), next(BYTES as u64));
+        let (first, last) = (one.min(two), one.max(two));
+        let kind = if next(2) == 0 { Shared } else { Exclusive };
+        let part = &mut bytes[first as usize..=last as usize];
+        if next(3) == 0 {
+            table
+                .unlock(
+                    FILE,
+                    number,
+                    number,
+                    owner(session, LockStyle::Process),
+                    range(first, last),
+                )
+                .unwrap();
+            for byte in part.iter_mut() {
+                byte.remove(&session);
+            }
+        } else {
+            let against = |(other, theirs): (&SessionId, &LockKind)| {
+                *other != session && (kind == Exclusive || *theirs == Exclusive)
+            };
+            let free = !part.iter().any(|byte| byte.iter().any(against));
+            let got = table
+                .inner
+                .lock()
+                .lock(FILE, number, number, posix(session, kind, first, last), false)
+                .unwrap();
+            assert_eq!(
+                matches!(got, Answer::Done(Outcome::Granted)),
+                free,
+                "request {number}"
+            );
+            if free {
+                for byte in part.iter_mut() {
+                    byte.insert(session, kind);
+                }
+            }
+        }
+        let mut seen: Vec<BTreeMap<SessionId, LockKind>> = vec![BTreeMap::new(); BYTES];
+        for lock in table.of_inode(FILE).0 {
+            for byte in lock.ask.range.first()..=lock.ask.range.last() {
+                let before = seen[byte as usize].insert(lock.ask.owner.session, lock.ask.kind);
+                assert!(before.is_none(), "ranges of one owner overlap");
+            }
+        }
+        assert_eq!(seen, bytes, "after request {number}");
+    }
+}
