@@ -2,8 +2,7 @@
 //! the rule of first come, first served) for those who came earlier and conflict with it.
 
 use super::state::Inner;
-use super::types::{Ask, LockOwner, Waiting};
-use dfs_common::Ino;
+use super::types::LockOwner;
 use std::collections::HashSet;
 
 /// Which edges count.
@@ -31,12 +30,12 @@ pub(super) fn reachable(
             let Some(inode) = inner.by_inode.get(&ino) else {
                 continue;
             };
-            let holders = inode.held.iter().map(|lock| lock.ask);
-            open.extend(holders.filter(|held| held.conflicts(&ask)).map(|held| held.owner));
+            open.extend(inner.in_the_way(ino, &ask).map(|lock| lock.ask.owner));
             if edges == Edges::HoldersAndQueues {
-                let place =
-                    |wait: &&Waiting| wait.ask.owner.session != owner.session || wait.number != number;
-                let ahead = inode.waiting.iter().take_while(place);
+                let ahead = inode
+                    .waiting
+                    .iter()
+                    .take_while(|wait| !wait.is(owner.session, number));
                 open.extend(
                     ahead
                         .filter(|wait| wait.ask.conflicts(&ask))
@@ -46,11 +45,4 @@ pub(super) fn reachable(
         }
     }
     seen
-}
-
-/// Those who hold what conflicts with `ask`.
-pub(super) fn holders(inner: &Inner, ino: Ino, ask: &Ask) -> Vec<LockOwner> {
-    let held = inner.by_inode.get(&ino).map_or(&[][..], |inode| &inode.held[..]);
-    let conflicting = held.iter().filter(|lock| lock.ask.conflicts(ask));
-    conflicting.map(|lock| lock.ask.owner).collect()
 }

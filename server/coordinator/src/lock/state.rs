@@ -1,6 +1,6 @@
 //! What the table knows, and the rules by which a request is granted, waits, or ends. Called with the table's mutex held.
 
-use super::graph::{Edges, holders, reachable};
+use super::graph::{Edges, reachable};
 use super::ranges::{covers, cut, put};
 use super::types::{Ask, Held, LockOwner, LockRange, LockStyle, Outcome, Waiting};
 use dfs_common::limits::{SESSION_LOCK_REQUESTS_MAX, SESSION_LOCKS_MAX};
@@ -25,8 +25,8 @@ pub(super) struct Wait {
     pub(super) over: Arc<Notify>,
 }
 
-#[derive(Default)]
 /// Of one session, from when it begins until it ends.
+#[derive(Default)]
 pub(super) struct SessionLocks {
     held: usize,
     /// How many of them each owner has; none is not listed.
@@ -58,6 +58,16 @@ pub(super) enum Answer {
 }
 
 impl Inner {
+    /// What is held of an inode.
+    pub(super) fn held(&self, ino: Ino) -> &[Held] {
+        self.by_inode.get(&ino).map_or(&[], |inode| &inode.held)
+    }
+
+    /// What is held that conflicts with `ask`.
+    pub(super) fn in_the_way(&self, ino: Ino, ask: &Ask) -> impl Iterator<Item = &Held> {
+        self.held(ino).iter().filter(|lock| lock.ask.conflicts(ask))
+    }
+
     /// Requests of an owner that wait: number, inode, what is asked.
     pub(super) fn waits_of(&self, owner: LockOwner) -> impl Iterator<Item = (u64, Ino, Ask)> {
         let waits = self
@@ -121,10 +131,7 @@ impl Inner {
     /// Takes note that the session has so many locks `more` on this inode.
     fn count(&mut self, ino: Ino, owner: LockOwner, more: isize) {
         let id = owner.session;
-        let holds = self
-            .by_inode
-            .get(&ino)
-            .is_some_and(|inode| inode.held.iter().any(|lock| lock.ask.owner.session == id));
+        let holds = self.held(ino).iter().any(|lock| lock.ask.owner.session == id);
         if let Some(session) = self.by_session.get_mut(&id) {
             session.held = session.held.saturating_add_signed(more);
             let own = session.owners.entry(owner).or_default();
@@ -141,11 +148,8 @@ impl Inner {
     }
 
     pub(super) fn grant(&mut self, ino: Ino, ask: Ask) {
+        debug_assert!(self.in_the_way(ino, &ask).next().is_none(), "conflicting locks");
         let inode = self.by_inode.entry(ino).or_default();
-        debug_assert!(
-            !inode.held.iter().any(|lock| lock.ask.conflicts(&ask)),
-            "conflicting locks"
-        );
         let more = put(
             &mut inode.held,
             Held {
@@ -186,7 +190,7 @@ impl Inner {
         if covers(&inode.held, ask.owner, ask.kind, ask.range) {
             return false;
         }
-        if !self.grace.is_empty() || inode.held.iter().any(|lock| lock.ask.conflicts(ask)) {
+        if !self.grace.is_empty() || self.in_the_way(ino, ask).next().is_some() {
             return true;
         }
         // Whoever waits for this owner is let wait: the order of the queue must not make a deadlock.
@@ -271,11 +275,7 @@ impl Inner {
         if ask.owner.style == LockStyle::Flock && self.grace.is_empty() {
             // As on Linux: a flock is converted by giving it up first, so two who upgrade do not wait for each other.
             let other = |lock: &Held| lock.ask.owner == ask.owner && lock.ask.kind != ask.kind;
-            if self
-                .by_inode
-                .get(&ino)
-                .is_some_and(|inode| inode.held.iter().any(other))
-            {
+            if self.held(ino).iter().any(other) {
                 self.take(ino, ask.owner, ask.range);
                 self.pump(ino);
             }
@@ -298,10 +298,10 @@ impl Inner {
         if !wait {
             return Ok(self.conclude(id, number, Outcome::Conflict));
         }
-        let blockers = holders(self, ino, &ask);
+        let blockers = || self.in_the_way(ino, &ask).map(|lock| lock.ask.owner);
         if ask.owner.style == LockStyle::Process
             && self.may_be_waited_for(ask.owner, 0)
-            && reachable(self, blockers, Edges::Holders).contains(&ask.owner)
+            && reachable(self, blockers(), Edges::Holders).contains(&ask.owner)
         {
             return Ok(self.conclude(id, number, Outcome::Deadlock));
         }

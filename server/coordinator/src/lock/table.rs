@@ -52,11 +52,10 @@ impl LockTable {
         let awaited = inner.grace.remove(&session);
         let mut lost = Vec::new();
         for (ino, ask) in declared {
-            let held = inner.by_inode.get(ino).map_or(&[][..], |inode| &inode.held[..]);
-            if covers(held, ask.owner, ask.kind, ask.range) {
+            if covers(inner.held(*ino), ask.owner, ask.kind, ask.range) {
                 continue;
             }
-            if awaited && !held.iter().any(|lock| lock.ask.conflicts(ask)) {
+            if awaited && inner.in_the_way(*ino, ask).next().is_none() {
                 inner.grant(*ino, *ask);
             } else {
                 lost.push((*ino, *ask));
@@ -148,17 +147,15 @@ impl LockTable {
             }
             None => {}
         }
-        let full = inner.is_full(owner.session) && range != LockRange::WHOLE;
-        if !full {
+        let outcome = if inner.is_full(owner.session) && range != LockRange::WHOLE {
+            Outcome::TooMany
+        } else {
             inner.take(ino, owner, range);
             inner.pump(ino);
-        }
-        inner.conclude(
-            owner.session,
-            number,
-            if full { Outcome::TooMany } else { Outcome::Granted },
-        );
-        Ok(if full { Outcome::TooMany } else { Outcome::Granted })
+            Outcome::Granted
+        };
+        inner.conclude(owner.session, number, outcome);
+        Ok(outcome)
     }
 
     /// Ends a wait. Answers how the request has ended: if it was granted before, the lock is held. One that was never seen
@@ -179,9 +176,7 @@ impl LockTable {
         inner.conclude(session, number, Outcome::Cancelled);
         if let Some(ino) = ino {
             if let Some(inode) = inner.by_inode.get_mut(&ino) {
-                inode
-                    .waiting
-                    .retain(|wait| wait.ask.owner.session != session || wait.number != number);
+                inode.waiting.retain(|wait| !wait.is(session, number));
             }
             inner.pump(ino);
         }
@@ -201,12 +196,7 @@ impl LockTable {
     /// The first lock that stands in the way of `ask` (`F_GETLK`).
     pub fn test(&self, ino: Ino, ask: &Ask) -> Option<Held> {
         let inner = self.inner.lock();
-        let held = inner
-            .by_inode
-            .get(&ino)?
-            .held
-            .iter()
-            .filter(|lock| lock.ask.conflicts(ask));
+        let held = inner.in_the_way(ino, ask);
         held.min_by_key(|lock| lock.ask.range.first()).copied()
     }
 

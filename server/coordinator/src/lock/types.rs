@@ -122,6 +122,13 @@ pub struct Waiting {
     pub since: Instant,
 }
 
+impl Waiting {
+    /// True if it is the request `number` of `session`.
+    pub fn is(&self, session: SessionId, number: u64) -> bool {
+        self.ask.owner.session == session && self.number == number
+    }
+}
+
 /// How a request ended. It stays the answer of that request's number, however often it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {

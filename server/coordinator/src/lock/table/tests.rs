@@ -2,6 +2,8 @@ use super::*;
 use crate::lock::LockKind::{self, Exclusive, Shared};
 use crate::lock::LockStyle;
 use dfs_common::limits::SESSION_LOCK_REQUESTS_MAX;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -424,13 +426,8 @@ async fn a_wait_ends_with_the_grant_or_is_asked_again() {
 #[test]
 fn random_requests_agree_with_a_table_of_bytes() {
     const BYTES: usize = 24;
-    let mut state = 42_u64;
-    let mut next = |below: u64| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) % below
-    };
+    let mut rng = StdRng::seed_from_u64(42);
+    let mut next = |below: u64| rng.random_range(0..below);
     let table = table();
     let mut bytes: Vec<BTreeMap<SessionId, LockKind>> = vec![BTreeMap::new(); BYTES];
     for number in 1..20_000 {
