@@ -96,6 +96,8 @@ kinds! {
     Unauthenticated = 36 => EACCES,
     /// Format or protocol version that this program does not know.
     UnknownVersion = 37 => EPROTO,
+    /// The client holds as many locks as it may.
+    TooManyLocks = 38 => ENOLCK,
 }
 
 impl ErrorKind {

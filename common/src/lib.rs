@@ -19,6 +19,7 @@ pub mod failpoint;
 pub mod ids;
 pub mod lease;
 pub mod limits;
+pub mod lock;
 pub mod name;
 pub mod op;
 pub mod piece;

@@ -157,3 +157,10 @@ pub const RESTORE_HOLD_MIN: Duration = Duration::from_secs(60);
 pub const SESSION_LOCKS_MAX: usize = 65_536;
 /// Lock requests of one session that wait, or whose answers the client has not said to have.
 pub const SESSION_LOCK_REQUESTS_MAX: usize = 4096;
+/// A lock request that waits is answered "it waits" after this long: well below [`CALL_DEADLINE`].
+pub const LOCK_POLL: Duration = Duration::from_secs(4);
+/// Lock requests of one client that are polled at a time: each is a call in flight, of which a connection has at most
+/// [`FRAMED_CALLS_MAX`]. With more waits than this a client polls them in turn, with less patience each.
+pub const LOCK_POLLS_MAX: usize = 64;
+/// Locks that one request to resume a session declares: below 1 MiB on the wire.
+pub const LOCK_DECLARATIONS_MAX: usize = 16_384;

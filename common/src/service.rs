@@ -12,6 +12,7 @@ use crate::error::{ErrorKind, FsError, FsResult};
 use crate::extent::{ExtentPage, Receipt};
 use crate::ids::Ino;
 use crate::lease::RecallPage;
+use crate::lock::{HeldLock, LockOutcome, LockOwner, LockRange, LockSpec, LockTicket};
 use crate::name::Name;
 use crate::op::{MutationBatch, OpResult};
 use crate::piece::Piece;
@@ -169,6 +170,52 @@ pub trait MetadataService: Send + Sync + 'static {
     ///
     /// Not repeatable: after a failure whose outcome is unknown the opens are left to the end of the session.
     async fn release(&self, identity: Identity, inos: Vec<Ino>) -> FsResult<()>;
+    /// Asks for an advisory lock on an inode that the session has open, and waits for it at most `patience`, which is cut to
+    /// [`crate::limits::LOCK_POLL`]. Zero: the request is not to wait at all. `Waiting`: it keeps its place in the queue, whether it is
+    /// polled or not; ask again with the same ticket number. A wait ends with its outcome, with
+    /// [`MetadataService::cancel_lock`], or with the session. Dropping the call ends nothing.
+    ///
+    /// Safe to repeat: a number has one outcome, which every repetition is told until the client settles it.
+    ///
+    /// # Errors
+    /// `StaleOperation`: the number was settled, and nothing came or will come of this request. If it had waited, the coordinator
+    /// was restarted meanwhile: ask with a new number. `Unavailable`: after a restart, until all clients have declared their locks,
+    /// requests that are not to wait are answered so if they would need a new lock: try again, with the same number. `BadHandle`: the session
+    /// does not have the inode open. `Invalid`: a flock of a part. `Busy`: [`crate::limits::SESSION_LOCK_REQUESTS_MAX`] requests are
+    /// under way.
+    async fn lock(
+        &self,
+        identity: Identity,
+        ticket: LockTicket,
+        ino: Ino,
+        lock: LockSpec,
+        patience: Duration,
+    ) -> FsResult<LockOutcome>;
+    /// Gives up what `owner` holds of `range`, whatever its kind; holding nothing of it is no error, nor is an inode that is not
+    /// open any more: releasing an inode frees no locks by itself. `Granted`, or `TooMany` if a lock would be split and the
+    /// session may not have one more. Safe to repeat, as [`MetadataService::lock`].
+    ///
+    /// # Errors
+    /// `StaleOperation`, `Busy` as of [`MetadataService::lock`].
+    async fn unlock(
+        &self,
+        identity: Identity,
+        ticket: LockTicket,
+        ino: Ino,
+        owner: LockOwner,
+        range: LockRange,
+    ) -> FsResult<LockOutcome>;
+    /// Ends the wait of the lock request `ticket.number` and answers how that request ended: if it was granted before, the lock is
+    /// held. One that has not arrived yet is cancelled for when it does. Safe to repeat.
+    ///
+    /// # Errors
+    /// `StaleOperation`, `Busy` as of [`MetadataService::lock`].
+    async fn cancel_lock(&self, identity: Identity, ticket: LockTicket) -> FsResult<LockOutcome>;
+    /// The first lock that stands in the way of `lock`, if any (`F_GETLK`). Changes nothing, and needs no number.
+    ///
+    /// # Errors
+    /// `Unavailable` after a restart, if none is known yet: try again.
+    async fn test_lock(&self, identity: Identity, ino: Ino, lock: LockSpec) -> FsResult<Option<HeldLock>>;
     /// Totals.
     async fn statfs(&self, identity: Identity) -> FsResult<StatFs>;
     /// What lies below a directory, or of anything else the inode itself, and what quotas leave; as of one moment.

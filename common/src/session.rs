@@ -2,6 +2,7 @@
 
 use crate::durability::CommitId;
 use crate::ids::{ClusterId, Ino, SessionEpoch, SessionId};
+use crate::lock::{LockDeclaration, LockDeclarations};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
@@ -74,6 +75,8 @@ pub struct OpenSession {
     /// The epoch of the coordinator that the client knew, and the last commit of it that the client does not know to be durable;
     /// number 0 if it knows that of all.
     pub unsynced: Option<CommitId>,
+    /// The locks that the client holds (resume only).
+    pub locks: LockDeclarations,
 }
 
 /// What the coordinator tells a new or resumed session.
@@ -99,4 +102,7 @@ pub struct SessionGrant {
     /// Of the epoch of [`OpenSession::unsynced`]: commits up to this number are kept, later ones are lost.
     /// `u64::MAX` if it is this coordinator's epoch, or none was named.
     pub kept_commits: u64,
+    /// Of the locks that were declared: those that the session does not hold (any more). The processes that think so must not
+    /// be told that all is well.
+    pub lost_locks: Vec<LockDeclaration>,
 }

@@ -72,6 +72,7 @@ async fn main() -> FsResult<()> {
                 resume: None,
                 opened: Vec::new(),
                 unsynced: None,
+                locks: Default::default(),
             };
             let identity = service.open_session(request).await?.identity;
             let (p50, p99) = alone(&*service, identity).await?;

@@ -85,7 +85,9 @@ fn code(kind: ErrorKind) -> Code {
         | ErrorKind::TooBig
         | ErrorKind::FileTooBig
         | ErrorKind::BadHandle => Code::InvalidArgument,
-        ErrorKind::NoSpace | ErrorKind::QuotaExceeded | ErrorKind::TooManyLinks => Code::ResourceExhausted,
+        ErrorKind::NoSpace | ErrorKind::QuotaExceeded | ErrorKind::TooManyLinks | ErrorKind::TooManyLocks => {
+            Code::ResourceExhausted
+        }
         ErrorKind::TimedOut => Code::DeadlineExceeded,
         ErrorKind::Unavailable => Code::Unavailable,
         ErrorKind::Interrupted => Code::Cancelled,

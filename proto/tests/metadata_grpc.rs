@@ -11,6 +11,10 @@ use dfs_common::cluster::{ClusterUpdate, NodeHealth, NodeInfo, PlacementGroup, S
 use dfs_common::durability::{CommitId, CommitPoint};
 use dfs_common::extent::ExtentPage;
 use dfs_common::lease::{Recall, RecallPage};
+use dfs_common::lock::{
+    HeldLock, LockDeclaration, LockDeclarations, LockKind, LockOutcome, LockOwner, LockRange, LockSpec,
+    LockStyle, LockTicket,
+};
 use dfs_common::op::{MutationBatch, NumberedOp, OpReply, Operation};
 use dfs_common::service::{DirEntry, DirPage, Found, MetadataService, Mutated, Opened};
 use dfs_common::session::{Caller, Identity, OpenDeclaration, OpenSession, SessionGrant, SessionSecret};
@@ -92,6 +96,52 @@ fn found() -> Found {
         attr: attr(),
         leased: true,
         parent_leased: false,
+    }
+}
+
+fn lock_owner() -> LockOwner {
+    LockOwner {
+        style: LockStyle::Process,
+        number: u64::MAX,
+    }
+}
+
+fn lock_spec() -> LockSpec {
+    LockSpec {
+        owner: lock_owner(),
+        kind: LockKind::Exclusive,
+        range: LockRange::new(4, 9).unwrap(),
+        pid: 4711,
+    }
+}
+
+fn lock_ticket() -> LockTicket {
+    LockTicket {
+        number: 12,
+        settled: 9,
+        answered: vec![3, 4],
+    }
+}
+
+fn held_lock() -> HeldLock {
+    HeldLock {
+        session: SessionId(8),
+        lock: LockSpec {
+            owner: LockOwner {
+                style: LockStyle::OpenFile,
+                number: 1,
+            },
+            kind: LockKind::Shared,
+            range: LockRange::WHOLE,
+            pid: 1,
+        },
+    }
+}
+
+fn declaration(ino: u64) -> LockDeclaration {
+    LockDeclaration {
+        ino: Ino(ino),
+        lock: lock_spec(),
     }
 }
 
@@ -186,6 +236,7 @@ fn grant() -> SessionGrant {
         coordinator_epoch: 5,
         rollback_epoch: 4,
         kept_commits: 17,
+        lost_locks: vec![declaration(5)],
     }
 }
 
@@ -298,6 +349,36 @@ impl MetadataService for Recorder {
     async fn release(&self, identity: Identity, inos: Vec<Ino>) -> FsResult<()> {
         self.answer(format!("release {identity:?} {inos:?}"), ()).await
     }
+    async fn lock(
+        &self,
+        identity: Identity,
+        ticket: LockTicket,
+        ino: Ino,
+        lock: LockSpec,
+        patience: Duration,
+    ) -> FsResult<LockOutcome> {
+        let call = format!("lock {identity:?} {ticket:?} {ino} {lock:?} {patience:?}");
+        self.answer(call, LockOutcome::Waiting).await
+    }
+    async fn unlock(
+        &self,
+        identity: Identity,
+        ticket: LockTicket,
+        ino: Ino,
+        owner: LockOwner,
+        range: LockRange,
+    ) -> FsResult<LockOutcome> {
+        let call = format!("unlock {identity:?} {ticket:?} {ino} {owner:?} {range:?}");
+        self.answer(call, LockOutcome::TooMany).await
+    }
+    async fn cancel_lock(&self, identity: Identity, ticket: LockTicket) -> FsResult<LockOutcome> {
+        let call = format!("cancel_lock {identity:?} {ticket:?}");
+        self.answer(call, LockOutcome::Cancelled).await
+    }
+    async fn test_lock(&self, identity: Identity, ino: Ino, lock: LockSpec) -> FsResult<Option<HeldLock>> {
+        let call = format!("test_lock {identity:?} {ino} {lock:?}");
+        self.answer(call, Some(held_lock())).await
+    }
     async fn fsync(&self, identity: Identity, ino: Ino) -> FsResult<CommitPoint> {
         self.answer(format!("fsync {identity:?} {ino}"), point()).await
     }
@@ -382,6 +463,11 @@ async fn every_call_arrives_and_its_reply_comes_back() {
             write: false,
         }],
         unsynced: Some(CommitId { epoch: 3, number: 9 }),
+        locks: LockDeclarations {
+            settled: 7,
+            held: vec![declaration(5), declaration(6)],
+            more: false,
+        },
     };
     assert_eq!(client.open_session(request.clone()).await.unwrap(), grant());
     assert_eq!(recorder.last(), format!("open_session {request:?}"));
@@ -414,6 +500,28 @@ async fn every_call_arrives_and_its_reply_comes_back() {
     let opened = client.open(me, who.clone(), ino, true, false).await.unwrap();
     assert_eq!((opened.attr, opened.extents), (attr(), page()));
     assert_eq!(recorder.last(), format!("open {me:?} {who:?} 77 true false"));
+    let (ticket, lock) = (lock_ticket(), lock_spec());
+    let patience = Duration::from_millis(77);
+    let outcome = client.lock(me, ticket.clone(), ino, lock, patience).await;
+    assert_eq!(outcome.unwrap(), LockOutcome::Waiting);
+    assert_eq!(
+        recorder.last(),
+        format!("lock {me:?} {ticket:?} 77 {lock:?} {patience:?}")
+    );
+    let outcome = client
+        .unlock(me, ticket.clone(), ino, lock.owner, lock.range)
+        .await;
+    assert_eq!(outcome.unwrap(), LockOutcome::TooMany);
+    assert_eq!(
+        recorder.last(),
+        format!("unlock {me:?} {ticket:?} 77 {:?} {:?}", lock.owner, lock.range)
+    );
+    let outcome = client.cancel_lock(me, ticket.clone()).await;
+    assert_eq!(outcome.unwrap(), LockOutcome::Cancelled);
+    assert_eq!(recorder.last(), format!("cancel_lock {me:?} {ticket:?}"));
+    let held = client.test_lock(me, ino, lock).await.unwrap();
+    assert_eq!(held, Some(held_lock()));
+    assert_eq!(recorder.last(), format!("test_lock {me:?} 77 {lock:?}"));
     client.release(me, vec![ino, Ino(3), ino]).await.unwrap();
     assert_eq!(
         recorder.last(),

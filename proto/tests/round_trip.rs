@@ -61,6 +61,9 @@ round_trips! {
     found: any_of::found() => found_to_wire, found_from_wire;
     mutated: any_of::mutated() => mutated_to_wire, mutated_from_wire;
     recall_page: any_of::recall_page() => recall_page_to_wire, recall_page_from_wire;
+    lock: any_of::lock_spec() => lock_to_wire, lock_from_wire;
+    lock_ticket: any_of::lock_ticket() => lock_ticket_to_wire, lock_ticket_from_wire;
+    held_lock: any_of::held_lock() => held_lock_to_wire, held_lock_from_wire;
     op_result: any_of::op_result() => op_result_to_wire, op_result_from_wire;
 }
 
@@ -117,6 +120,9 @@ proptest! {
         let _ = v1::WriteChunkEnd::decode(&bytes[..]).map(vouched_hash_from_wire);
         let _ = v1::WriteChunkReply::decode(&bytes[..]).map(chunk_written_from_wire);
         let _ = v1::OpenSessionRequest::decode(&bytes[..]).map(open_session_from_wire);
+        let _ = v1::LockRequest::decode(&bytes[..]).map(|request| request.lock.map(lock_from_wire));
+        let _ = v1::LockTicket::decode(&bytes[..]).map(lock_ticket_from_wire);
+        let _ = v1::TestLockReply::decode(&bytes[..]).map(|reply| reply.held.map(held_lock_from_wire));
         let _ = v1::OpenSessionReply::decode(&bytes[..]).map(session_grant_from_wire);
     }
 }

@@ -154,6 +154,7 @@ impl Client {
                 resume: None,
                 opened: Vec::new(),
                 unsynced: None,
+                locks: Default::default(),
             };
             let deadline = CALL_DEADLINE.min(config.connect_timeout);
             match within(deadline, metadata.open_session(request)).await {

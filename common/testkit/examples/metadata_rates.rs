@@ -63,6 +63,7 @@ impl Client {
             resume: None,
             opened: Vec::new(),
             unsynced: None,
+            locks: Default::default(),
         };
         let identity = service.open_session(request).await.unwrap().identity;
         let client = Arc::new(Client {

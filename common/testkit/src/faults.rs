@@ -10,6 +10,7 @@ use dfs_common::chunk::ChunkDescription;
 use dfs_common::cluster::{ClusterUpdate, StatFs};
 use dfs_common::extent::ExtentPage;
 use dfs_common::lease::RecallPage;
+use dfs_common::lock::{HeldLock, LockOutcome, LockOwner, LockRange, LockSpec, LockTicket};
 use dfs_common::op::MutationBatch;
 use dfs_common::piece::Piece;
 use dfs_common::service::{
@@ -287,6 +288,38 @@ impl MetadataService for FaultyMetadata {
     async fn usage(&self, identity: Identity, ino: Ino) -> FsResult<TreeUsage> {
         self.plan.around("usage", self.inner.usage(identity, ino)).await
     }
+    async fn lock(
+        &self,
+        identity: Identity,
+        ticket: LockTicket,
+        ino: Ino,
+        lock: LockSpec,
+        patience: Duration,
+    ) -> FsResult<LockOutcome> {
+        let call = self.inner.lock(identity, ticket, ino, lock, patience);
+        self.plan.around("lock", call).await
+    }
+    async fn unlock(
+        &self,
+        identity: Identity,
+        ticket: LockTicket,
+        ino: Ino,
+        owner: LockOwner,
+        range: LockRange,
+    ) -> FsResult<LockOutcome> {
+        let call = self.inner.unlock(identity, ticket, ino, owner, range);
+        self.plan.around("unlock", call).await
+    }
+    async fn cancel_lock(&self, identity: Identity, ticket: LockTicket) -> FsResult<LockOutcome> {
+        self.plan
+            .around("cancel_lock", self.inner.cancel_lock(identity, ticket))
+            .await
+    }
+    async fn test_lock(&self, identity: Identity, ino: Ino, lock: LockSpec) -> FsResult<Option<HeldLock>> {
+        self.plan
+            .around("test_lock", self.inner.test_lock(identity, ino, lock))
+            .await
+    }
     async fn statfs(&self, identity: Identity) -> FsResult<StatFs> {
         self.plan.around("statfs", self.inner.statfs(identity)).await
     }
@@ -381,6 +414,7 @@ mod tests {
             resume: None,
             opened: Vec::new(),
             unsynced: None,
+            locks: Default::default(),
         }
     }
 

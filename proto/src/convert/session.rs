@@ -1,11 +1,15 @@
 //! Who calls: identities, callers, the opening of a session and its grant.
 
-use super::{at_most, fixed, invalid, required};
+use super::{
+    at_most, fixed, invalid, lock_declarations_from_wire, lock_declarations_to_wire, lost_locks_from_wire,
+    lost_locks_to_wire, required,
+};
 use crate::{PROTOCOL_VERSION, v1};
 use bytes::Bytes;
 use dfs_common::limits::{
     CHUNK_BYTES_MAX, CLIENT_NAME_BYTES_MAX, GROUPS_MAX, REPLICATION_MAX, SESSION_OPEN_INODES_MAX,
 };
+use dfs_common::lock::LockDeclarations;
 use dfs_common::session::{Caller, Identity, OpenDeclaration, OpenSession, SessionGrant, SessionSecret};
 use dfs_common::{ClusterId, CommitId, ErrorKind, FsError, FsResult, Ino, SessionEpoch, SessionId};
 use std::time::Duration;
@@ -89,6 +93,7 @@ pub fn open_session_to_wire(request: &OpenSession) -> v1::OpenSessionRequest {
             })
             .collect(),
         unsynced: request.unsynced.map(commit_id_to_wire),
+        locks: lock_declarations_to_wire(&request.locks),
     }
 }
 
@@ -112,7 +117,8 @@ pub(crate) fn commit_id_from_wire(commit: v1::CommitId) -> CommitId {
 ///
 /// # Errors
 /// `UnknownVersion` for another protocol version; `Invalid`: a name above [`CLIENT_NAME_BYTES_MAX`], more open inodes
-/// than [`SESSION_OPEN_INODES_MAX`], open inodes without a session to resume, and as [`identity_from_wire`].
+/// than [`SESSION_OPEN_INODES_MAX`], locks without a session to resume, open inodes before the last part of the locks, and as
+/// [`identity_from_wire`] and of locks above their limit or malformed.
 pub fn open_session_from_wire(request: v1::OpenSessionRequest) -> FsResult<OpenSession> {
     check_protocol_version(request.protocol_version)?;
     at_most(
@@ -121,6 +127,13 @@ pub fn open_session_from_wire(request: v1::OpenSessionRequest) -> FsResult<OpenS
         "bytes of a client name",
     )?;
     at_most(request.opened.len(), SESSION_OPEN_INODES_MAX, "open inodes")?;
+    let locks = lock_declarations_from_wire(request.locks)?;
+    if request.resume.is_none() && locks != LockDeclarations::default() {
+        return Err(invalid("a new session holds no locks"));
+    }
+    if locks.more && !request.opened.is_empty() {
+        return Err(invalid("open files are declared with the last part of the locks"));
+    }
     Ok(OpenSession {
         client_name: request.client_name,
         resume: request.resume.map(identity_from_wire).transpose()?,
@@ -134,6 +147,7 @@ pub fn open_session_from_wire(request: v1::OpenSessionRequest) -> FsResult<OpenS
             })
             .collect(),
         unsynced: request.unsynced.map(commit_id_from_wire),
+        locks,
     })
 }
 
@@ -165,6 +179,7 @@ pub fn session_grant_to_wire(grant: &SessionGrant) -> v1::OpenSessionReply {
         coordinator_epoch: grant.coordinator_epoch,
         rollback_epoch: grant.rollback_epoch,
         kept_commits: Some(grant.kept_commits).filter(|kept| *kept != u64::MAX),
+        lost_locks: lost_locks_to_wire(&grant.lost_locks),
     }
 }
 
@@ -193,6 +208,7 @@ pub fn session_grant_from_wire(reply: v1::OpenSessionReply) -> FsResult<SessionG
         coordinator_epoch: reply.coordinator_epoch,
         rollback_epoch: reply.rollback_epoch,
         kept_commits: reply.kept_commits.unwrap_or(u64::MAX),
+        lost_locks: lost_locks_from_wire(reply.lost_locks)?,
     })
 }
 

@@ -70,4 +70,8 @@ unary! {
     recalls: RecallsRequest => RecallsReply,
     fsync: InoRequest => CommitPoint,
     usage: InoRequest => TreeUsage,
+    lock: LockRequest => LockReply,
+    unlock: UnlockRequest => LockReply,
+    cancel_lock: CancelLockRequest => LockReply,
+    test_lock: TestLockRequest => TestLockReply,
 }

@@ -12,6 +12,7 @@ use dfs_common::{ErrorKind, FsError, FsResult, Ino, Name};
 use futures::future::BoxFuture;
 use prost::Message;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A [`MetadataService`] behind the messages of the wire.
 pub struct MetadataHandler<S: ?Sized> {
@@ -171,6 +172,45 @@ impl<S: MetadataService + ?Sized> MetadataHandler<S> {
         Ok(v1::Empty {})
     }
 
+    pub(crate) async fn lock(&self, request: v1::LockRequest) -> FsResult<v1::LockReply> {
+        let identity = required_identity(request.identity)?;
+        let ticket = required_ticket(request.ticket)?;
+        let lock = required_lock(request.lock)?;
+        let patience = Duration::from_millis(u64::from(request.patience_ms));
+        let outcome = self
+            .service
+            .lock(identity, ticket, Ino(request.ino), lock, patience)
+            .await?;
+        Ok(lock_outcome_to_wire(outcome))
+    }
+
+    pub(crate) async fn unlock(&self, request: v1::UnlockRequest) -> FsResult<v1::LockReply> {
+        let identity = required_identity(request.identity)?;
+        let ticket = required_ticket(request.ticket)?;
+        let (owner, range) = unlock_from_wire(request.lock)?;
+        let outcome = self
+            .service
+            .unlock(identity, ticket, Ino(request.ino), owner, range)
+            .await?;
+        Ok(lock_outcome_to_wire(outcome))
+    }
+
+    pub(crate) async fn cancel_lock(&self, request: v1::CancelLockRequest) -> FsResult<v1::LockReply> {
+        let identity = required_identity(request.identity)?;
+        let ticket = required_ticket(request.ticket)?;
+        let outcome = self.service.cancel_lock(identity, ticket).await?;
+        Ok(lock_outcome_to_wire(outcome))
+    }
+
+    pub(crate) async fn test_lock(&self, request: v1::TestLockRequest) -> FsResult<v1::TestLockReply> {
+        let identity = required_identity(request.identity)?;
+        let lock = required_lock(request.lock)?;
+        let held = self.service.test_lock(identity, Ino(request.ino), lock).await?;
+        Ok(v1::TestLockReply {
+            held: held.as_ref().map(held_lock_to_wire),
+        })
+    }
+
     pub(crate) async fn statfs(&self, request: v1::StatfsRequest) -> FsResult<v1::StatfsReply> {
         let totals = self.service.statfs(required_identity(request.identity)?).await?;
         Ok(statfs_to_wire(&totals))
@@ -248,5 +288,9 @@ dispatch! {
     ClusterState: cluster_state,
     Fsync: fsync,
     Usage: usage,
+    Lock: lock,
+    Unlock: unlock,
+    CancelLock: cancel_lock,
+    TestLock: test_lock,
     Recalls: recalls,
 }

@@ -48,4 +48,8 @@ methods! {
     Recalls = 16,
     Fsync = 17,
     Usage = 18,
+    Lock = 19,
+    Unlock = 20,
+    CancelLock = 21,
+    TestLock = 22,
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use dfs_common::cluster::{ClusterUpdate, StatFs};
 use dfs_common::extent::ExtentPage;
 use dfs_common::lease::RecallPage;
+use dfs_common::lock::{HeldLock, LockOutcome, LockOwner, LockRange, LockSpec, LockTicket};
 use dfs_common::op::MutationBatch;
 use dfs_common::service::{DirPage, Found, MetadataService, Mutated, Opened};
 use dfs_common::session::{Caller, Identity, OpenSession, SessionGrant};
@@ -254,6 +255,69 @@ impl<T: MetadataTransport> MetadataService for MetadataStub<T> {
             .call::<_, v1::Empty>(Method::Release, request)
             .await?;
         Ok(())
+    }
+
+    async fn lock(
+        &self,
+        identity: Identity,
+        ticket: LockTicket,
+        ino: Ino,
+        lock: LockSpec,
+        patience: Duration,
+    ) -> FsResult<LockOutcome> {
+        // Any patience at all is asked for as such.
+        let at_least_ms = u32::from(!patience.is_zero());
+        let patience_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+        let request = v1::LockRequest {
+            identity: some_identity(&identity),
+            ticket: Some(lock_ticket_to_wire(&ticket)),
+            ino: ino.0,
+            lock: Some(lock_to_wire(&lock)),
+            patience_ms: patience_ms.max(at_least_ms),
+        };
+        let reply = self.transport.call::<_, v1::LockReply>(Method::Lock, request);
+        lock_outcome_from_wire(reply.await?)
+    }
+
+    async fn unlock(
+        &self,
+        identity: Identity,
+        ticket: LockTicket,
+        ino: Ino,
+        owner: LockOwner,
+        range: LockRange,
+    ) -> FsResult<LockOutcome> {
+        let request = v1::UnlockRequest {
+            identity: some_identity(&identity),
+            ticket: Some(lock_ticket_to_wire(&ticket)),
+            ino: ino.0,
+            lock: Some(unlock_to_wire(owner, range)),
+        };
+        let reply = self.transport.call::<_, v1::LockReply>(Method::Unlock, request);
+        lock_outcome_from_wire(reply.await?)
+    }
+
+    async fn cancel_lock(&self, identity: Identity, ticket: LockTicket) -> FsResult<LockOutcome> {
+        let request = v1::CancelLockRequest {
+            identity: some_identity(&identity),
+            ticket: Some(lock_ticket_to_wire(&ticket)),
+        };
+        let reply = self
+            .transport
+            .call::<_, v1::LockReply>(Method::CancelLock, request);
+        lock_outcome_from_wire(reply.await?)
+    }
+
+    async fn test_lock(&self, identity: Identity, ino: Ino, lock: LockSpec) -> FsResult<Option<HeldLock>> {
+        let request = v1::TestLockRequest {
+            identity: some_identity(&identity),
+            ino: ino.0,
+            lock: Some(lock_to_wire(&lock)),
+        };
+        let reply = self
+            .transport
+            .call::<_, v1::TestLockReply>(Method::TestLock, request);
+        reply.await?.held.map(held_lock_from_wire).transpose()
     }
 
     async fn statfs(&self, identity: Identity) -> FsResult<StatFs> {

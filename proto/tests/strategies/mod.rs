@@ -8,6 +8,10 @@ use dfs_common::durability::{CommitId, CommitPoint};
 use dfs_common::extent::{CommittedChunk, Extent, ExtentData, ExtentPage, Receipt, ResolvedExtent};
 use dfs_common::lease::{Recall, RecallPage};
 use dfs_common::limits::{CHUNK_BYTES_MAX, FILE_BYTES_MAX};
+use dfs_common::lock::{
+    HeldLock, LockDeclaration, LockDeclarations, LockKind, LockOwner, LockRange, LockSpec, LockStyle,
+    LockTicket,
+};
 use dfs_common::op::{
     CommitWrite, Entry, MutationBatch, NumberedOp, OpReply, OpResult, Operation, RenameMode, XattrMode,
 };
@@ -309,13 +313,65 @@ pub fn open_session() -> impl Strategy<Value = OpenSession> {
         option::of(identity()),
         vec(open, 0..20),
         option::of(commit_id()),
+        lock_declarations(),
     )
-        .prop_map(|(client_name, resume, opened, unsynced)| OpenSession {
+        .prop_map(|(client_name, resume, opened, unsynced, locks)| OpenSession {
             client_name,
-            resume,
-            opened,
+            opened: if locks.more { Vec::new() } else { opened },
             unsynced,
+            locks: if resume.is_some() {
+                locks
+            } else {
+                LockDeclarations::default()
+            },
+            resume,
         })
+}
+
+pub fn lock_spec() -> impl Strategy<Value = LockSpec> {
+    let styles = [LockStyle::Flock, LockStyle::Process, LockStyle::OpenFile];
+    let kinds = [LockKind::Shared, LockKind::Exclusive];
+    (select(&styles), any::<[u64; 3]>(), select(&kinds), any::<u32>()).prop_map(
+        |(style, [number, one, two], kind, pid)| LockSpec {
+            owner: LockOwner { style, number },
+            kind,
+            range: match style {
+                LockStyle::Flock => LockRange::WHOLE,
+                _ => LockRange::new(one.min(two), one.max(two)).unwrap(),
+            },
+            pid,
+        },
+    )
+}
+
+fn select<T: Copy + std::fmt::Debug + 'static>(from: &[T]) -> impl Strategy<Value = T> + use<T> {
+    proptest::sample::select(from.to_vec())
+}
+
+pub fn lock_ticket() -> impl Strategy<Value = LockTicket> {
+    (any::<u64>(), any::<u64>(), vec(any::<u64>(), 0..20)).prop_map(|(number, settled, answered)| {
+        LockTicket {
+            number,
+            settled,
+            answered,
+        }
+    })
+}
+
+pub fn held_lock() -> impl Strategy<Value = HeldLock> {
+    (0..=SessionId::MAX, lock_spec()).prop_map(|(session, lock)| HeldLock {
+        session: SessionId(session),
+        lock,
+    })
+}
+
+fn lock_declaration() -> impl Strategy<Value = LockDeclaration> {
+    (any::<u64>(), lock_spec()).prop_map(|(ino, lock)| LockDeclaration { ino: Ino(ino), lock })
+}
+
+fn lock_declarations() -> impl Strategy<Value = LockDeclarations> {
+    (any::<u64>(), vec(lock_declaration(), 0..20), any::<bool>())
+        .prop_map(|(settled, held, more)| LockDeclarations { settled, held, more })
 }
 
 fn commit_id() -> impl Strategy<Value = CommitId> {
@@ -331,9 +387,18 @@ pub fn session_grant() -> impl Strategy<Value = SessionGrant> {
         1..=CHUNK_BYTES_MAX,
         replicas,
         any::<[u64; 3]>(),
+        vec(lock_declaration(), 0..20),
     )
         .prop_map(
-            |(identity, cluster, lease_ms, chunk_bytes, (replication, replication_floor), [a, b, c])| {
+            |(
+                identity,
+                cluster,
+                lease_ms,
+                chunk_bytes,
+                (replication, replication_floor),
+                [a, b, c],
+                lost_locks,
+            )| {
                 SessionGrant {
                     identity,
                     cluster: ClusterId(uuid::Uuid::from_u128(cluster)),
@@ -344,6 +409,7 @@ pub fn session_grant() -> impl Strategy<Value = SessionGrant> {
                     coordinator_epoch: a,
                     rollback_epoch: b,
                     kept_commits: c,
+                    lost_locks,
                 }
             },
         )

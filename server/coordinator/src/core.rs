@@ -12,6 +12,7 @@ use crate::gc::hold::Hold;
 use crate::gc::reaper::Reaper;
 use crate::identity::DataDir;
 use crate::lease::LeaseTable;
+use crate::lock::LockTable;
 use crate::namespace;
 use crate::session::expiry::SessionExpiry;
 use crate::session::opens::OpenTable;
@@ -50,6 +51,8 @@ pub struct Core {
     pub sessions: Arc<SessionTable>,
     /// Open files.
     pub opens: Arc<OpenTable>,
+    /// Advisory locks.
+    pub locks: Arc<LockTable>,
     /// What clients may answer from memory.
     pub leases: Arc<LeaseTable>,
     /// Nodes and groups.
@@ -96,10 +99,12 @@ impl Core {
 
         let sessions = Arc::new(SessionTable::new(clock.clone()));
         let opens = Arc::new(OpenTable::default());
+        let locks = Arc::new(LockTable::default());
         for (session, record) in stored::sessions(&*store)? {
             let secret = stored::session_secret(&record)?;
             sessions.insert_grace(session, SessionEpoch(record.epoch), secret);
             opens.begin_grace(session);
+            locks.begin_grace(session);
         }
         let cluster = Arc::new(ClusterState::new(clock.clone(), epoch));
         for node in stored::nodes(&*store)? {
@@ -122,6 +127,7 @@ impl Core {
             reserve: DiskReserve::new(config.data_dir.clone(), DISK_RESERVE_BYTES),
             sessions: sessions.clone(),
             opens: opens.clone(),
+            locks: locks.clone(),
             cluster: cluster.clone(),
             placement: placement.clone(),
             capability_key: data.capability_key,
@@ -152,6 +158,7 @@ impl Core {
             groups: Arc::new(GroupMaker::new(cluster.clone(), placement, applier.clone())),
             sessions,
             opens,
+            locks,
             leases: Arc::default(),
             cluster,
             applier,

@@ -1,6 +1,7 @@
 //! The metadata service: sessions are checked, reads go to the store, mutations to the applier.
 
 use crate::core::Core;
+use crate::lock::{Ask, Owner};
 use crate::namespace::{OpenFiles, orphans, quota, read};
 use crate::session::opens::Counted;
 use async_trait::async_trait;
@@ -9,9 +10,10 @@ use dfs_common::cluster::{ClusterUpdate, StatFs};
 use dfs_common::extent::ExtentPage;
 use dfs_common::lease::RecallPage;
 use dfs_common::limits::{
-    CAPABILITY_VALIDITY, EXTENTS_PAGE_MAX, GROUPS_MAX, READDIR_ENTRIES_MAX, RELEASES_MAX, SESSION_LEASE,
-    XATTR_LIST_BYTES_MAX,
+    CAPABILITY_VALIDITY, EXTENTS_PAGE_MAX, GROUPS_MAX, LOCK_POLL, READDIR_ENTRIES_MAX, RELEASES_MAX,
+    SESSION_LEASE, XATTR_LIST_BYTES_MAX,
 };
+use dfs_common::lock::{HeldLock, LockOutcome, LockOwner, LockRange, LockSpec, LockTicket};
 use dfs_common::op::MutationBatch;
 use dfs_common::service::{DirPage, Found, MetadataService, Mutated, Opened};
 use dfs_common::session::{Caller, Identity, OpenSession, SessionGrant, SessionSecret};
@@ -48,6 +50,7 @@ impl CoordinatorService {
         let core = self.core.write().take();
         if let Some(core) = &core {
             core.leases.close();
+            core.locks.close();
         }
         core
     }
@@ -276,6 +279,71 @@ impl MetadataService for CoordinatorService {
             }
         }
         first_error
+    }
+
+    /// Cancel-safe: the request stays, in the queue or granted, for the next poll of its number.
+    async fn lock(
+        &self,
+        identity: Identity,
+        ticket: LockTicket,
+        ino: Ino,
+        lock: LockSpec,
+        patience: Duration,
+    ) -> FsResult<LockOutcome> {
+        let core = self.live(&identity)?;
+        let session = identity.session;
+        let LockTicket {
+            number,
+            settled,
+            answered,
+        } = ticket;
+        if !core.opens.is_open(session, ino, false) {
+            return Err(FsError::new(
+                ErrorKind::BadHandle,
+                format!("inode {ino} is not open"),
+            ));
+        }
+        core.locks.settle(session, settled, &answered)?;
+        let ask = Ask::of(session, &lock);
+        core.locks
+            .lock(ino, number, settled, ask, patience.min(LOCK_POLL))
+            .await
+    }
+
+    async fn unlock(
+        &self,
+        identity: Identity,
+        ticket: LockTicket,
+        ino: Ino,
+        owner: LockOwner,
+        range: LockRange,
+    ) -> FsResult<LockOutcome> {
+        let core = self.live(&identity)?;
+        let session = identity.session;
+        let LockTicket {
+            number,
+            settled,
+            answered,
+        } = ticket;
+        core.locks.settle(session, settled, &answered)?;
+        let owner = Owner::of(session, owner);
+        core.locks.unlock(ino, number, settled, owner, range)
+    }
+
+    async fn cancel_lock(&self, identity: Identity, ticket: LockTicket) -> FsResult<LockOutcome> {
+        let core = self.live(&identity)?;
+        let session = identity.session;
+        core.locks.settle(session, ticket.settled, &ticket.answered)?;
+        core.locks.cancel(session, ticket.number, ticket.settled)
+    }
+
+    async fn test_lock(&self, identity: Identity, ino: Ino, lock: LockSpec) -> FsResult<Option<HeldLock>> {
+        let core = self.live(&identity)?;
+        let held = core.locks.test(ino, &Ask::of(identity.session, &lock))?;
+        Ok(held.map(|held| HeldLock {
+            session: held.ask.owner.session,
+            lock: held.ask.lock(),
+        }))
     }
 
     async fn statfs(&self, identity: Identity) -> FsResult<StatFs> {

@@ -43,6 +43,7 @@ async fn open_session(
             resume,
             opened,
             unsynced: None,
+            locks: Default::default(),
         })
         .await
 }
@@ -428,6 +429,7 @@ async fn every_store_serves() {
                 resume: None,
                 opened: vec![],
                 unsynced: None,
+                locks: Default::default(),
             };
             let me = metadata.open_session(request).await.unwrap().identity;
             let found = metadata.lookup(me, Caller::root(), Ino::ROOT, name("f")).await;

@@ -93,6 +93,7 @@ async fn session(address: SocketAddr) -> (MetadataFramedClient, Identity) {
         resume: None,
         opened: Vec::new(),
         unsynced: None,
+        locks: Default::default(),
     };
     let grant = within(client.open_session(request)).await.unwrap();
     (client, grant.identity)

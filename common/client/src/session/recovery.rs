@@ -61,6 +61,7 @@ impl Inner {
                 resume,
                 opened: opened.clone(),
                 unsynced: Some(self.session.unsynced.last()),
+                locks: Default::default(),
             };
             Ok((self.metadata.open_session(request).await?, sent))
         })

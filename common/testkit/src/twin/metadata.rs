@@ -12,6 +12,7 @@ use dfs_common::cluster::{ClusterUpdate, NodeHealth, NodeInfo, PlacementGroup, S
 use dfs_common::durability::{CommitId, CommitPoint};
 use dfs_common::extent::ExtentPage;
 use dfs_common::limits::RELEASES_MAX;
+use dfs_common::lock::{HeldLock, LockOutcome, LockOwner, LockRange, LockSpec, LockTicket};
 use dfs_common::op::MutationBatch;
 use dfs_common::service::{DirPage, Found, MetadataService, Mutated, Opened};
 use dfs_common::session::{Caller, Identity, OpenSession, SessionGrant};
@@ -301,6 +302,36 @@ impl MetadataService for TwinMetadata {
             }
             Ok(())
         })
+    }
+
+    async fn lock(
+        &self,
+        _identity: Identity,
+        _ticket: LockTicket,
+        _ino: Ino,
+        _lock: LockSpec,
+        _patience: Duration,
+    ) -> FsResult<LockOutcome> {
+        Err(ErrorKind::NotSupported.into())
+    }
+
+    async fn unlock(
+        &self,
+        _identity: Identity,
+        _ticket: LockTicket,
+        _ino: Ino,
+        _owner: LockOwner,
+        _range: LockRange,
+    ) -> FsResult<LockOutcome> {
+        Err(ErrorKind::NotSupported.into())
+    }
+
+    async fn cancel_lock(&self, _identity: Identity, _ticket: LockTicket) -> FsResult<LockOutcome> {
+        Err(ErrorKind::NotSupported.into())
+    }
+
+    async fn test_lock(&self, _identity: Identity, _ino: Ino, _lock: LockSpec) -> FsResult<Option<HeldLock>> {
+        Err(ErrorKind::NotSupported.into())
     }
 
     async fn statfs(&self, identity: Identity) -> FsResult<StatFs> {

@@ -119,6 +119,7 @@ impl State {
             coordinator_epoch: 1,
             rollback_epoch: 0,
             kept_commits: u64::MAX,
+            lost_locks: Vec::new(),
         })
     }
 

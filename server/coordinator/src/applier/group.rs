@@ -122,16 +122,19 @@ impl Group {
                     let sessions = self.parts.sessions.clone();
                     answer_after(reply, result, move |_| {
                         failpoint::reach(Failpoint::ResumeSessionAfterCommit);
-                        sessions.resumed(identity.session);
+                        if !request.locks.more {
+                            sessions.resumed(identity.session);
+                        }
                     })
                 }
                 None => {
                     let result = self.whole(txn, |group, txn| group.open_session(txn, request, secret));
-                    let sessions = self.parts.sessions.clone();
+                    let (sessions, locks) = (self.parts.sessions.clone(), self.parts.locks.clone());
                     failpoint::reach(Failpoint::OpenSessionAfterApply);
                     answer_after(reply, result, move |grant| {
                         failpoint::reach(Failpoint::OpenSessionAfterCommit);
                         let identity = grant.identity;
+                        locks.begin(identity.session);
                         sessions.insert_live(identity.session, identity.epoch, identity.secret);
                     })
                 }
@@ -139,8 +142,11 @@ impl Group {
             Command::EndSession { session, step, reply } => {
                 let result = self.whole(txn, |group, txn| group.end_session(txn, session, step));
                 let (sessions, opens) = (self.parts.sessions.clone(), self.parts.opens.clone());
+                let locks = self.parts.locks.clone();
                 answer_after(reply, result, move |next| {
                     failpoint::reach(Failpoint::EndSessionAfterStep);
+                    // Only now is everything that it did under its locks applied, for the next holder to see.
+                    locks.end(session);
                     if next.is_none() {
                         opens.end(session);
                         sessions.remove(session);

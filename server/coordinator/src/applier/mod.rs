@@ -17,6 +17,7 @@ mod sessions;
 mod writer;
 
 use crate::cluster::state::{ClusterState, NodeLoad, NodeSecret};
+use crate::lock::LockTable;
 use crate::namespace::repair::Repair;
 use crate::session::opens::OpenTable;
 use crate::session::table::SessionTable;
@@ -53,6 +54,8 @@ pub struct ApplierParts {
     pub sessions: Arc<SessionTable>,
     /// Open files.
     pub opens: Arc<OpenTable>,
+    /// Advisory locks.
+    pub locks: Arc<LockTable>,
     /// Nodes and groups.
     pub cluster: Arc<ClusterState>,
     /// Picks groups for new chunks.

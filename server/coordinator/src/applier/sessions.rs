@@ -2,12 +2,14 @@
 
 use super::EndStep;
 use super::group::{Group, next_number};
+use crate::lock::Ask;
 use crate::namespace::keys::KeyRange;
 use crate::namespace::txn::Txn;
 use crate::namespace::{self, OpenFiles, keys};
 use crate::stored;
 use bytes::Bytes;
-use dfs_common::limits::{CLIENT_NAME_BYTES_MAX, SESSION_LEASE};
+use dfs_common::limits::{CLIENT_NAME_BYTES_MAX, LOCK_DECLARATIONS_MAX, SESSION_LEASE};
+use dfs_common::lock::{LockDeclaration, LockDeclarations};
 use dfs_common::session::{Identity, OpenSession, SessionGrant, SessionSecret};
 use dfs_common::{ErrorKind, FsError, FsResult, SessionEpoch, SessionId};
 use dfs_proto::v1;
@@ -28,6 +30,7 @@ impl Group {
             coordinator_epoch: progress.point().last.epoch,
             rollback_epoch: progress.rollback_epoch(),
             kept_commits: progress.kept(txn, request.unsynced)?,
+            lost_locks: Vec::new(),
         })
     }
 
@@ -81,6 +84,20 @@ impl Group {
     ) -> FsResult<SessionGrant> {
         self.parts.sessions.check_resume(identity)?;
         let session = identity.session;
+        if !request.locks.more {
+            self.declare_opens(txn, session, request)?;
+        }
+        let lost_locks = self.declare_locks(session, request)?;
+        let grant = self.grant(txn, *identity, request)?;
+        Ok(SessionGrant { lost_locks, ..grant })
+    }
+
+    fn declare_opens(
+        &mut self,
+        txn: &mut Txn<'_>,
+        session: SessionId,
+        request: &OpenSession,
+    ) -> FsResult<()> {
         self.parts.opens.resume(session, &request.opened)?;
         // Orphans that it held before the restart and does not declare any more.
         let opens = self.parts.opens.clone();
@@ -91,7 +108,32 @@ impl Group {
         })? {
             from = next;
         }
-        self.grant(txn, *identity, request)
+        Ok(())
+    }
+
+    /// Puts the locks of a session that resumes into the table; answers those that it does not hold any more.
+    fn declare_locks(&self, session: SessionId, request: &OpenSession) -> FsResult<Vec<LockDeclaration>> {
+        let LockDeclarations { settled, held, more } = &request.locks;
+        if held.len() > LOCK_DECLARATIONS_MAX {
+            return Err(FsError::new(
+                ErrorKind::Invalid,
+                format!("a client declares at most {LOCK_DECLARATIONS_MAX} locks at once"),
+            ));
+        }
+        if *more && !request.opened.is_empty() {
+            return Err(FsError::new(
+                ErrorKind::Invalid,
+                "open files are declared with the last part of the locks",
+            ));
+        }
+        let ask = |declared: &LockDeclaration| (declared.ino, Ask::of(session, &declared.lock));
+        let declared: Vec<_> = held.iter().map(ask).collect();
+        let lost = self.parts.locks.declare(session, *settled, &declared, !more)?;
+        let lost = lost.into_iter().map(|(ino, ask)| LockDeclaration {
+            ino,
+            lock: ask.lock(),
+        });
+        Ok(lost.collect())
     }
 
     /// Releases a page of the orphans that `session` holds and `gone` says are not open; answers where to go on.

@@ -147,6 +147,7 @@ impl Rig {
             reserve: DiskReserve::new(std::env::temp_dir(), reserve_bytes),
             sessions: sessions.clone(),
             opens: opens.clone(),
+            locks: Arc::default(),
             cluster: cluster.clone(),
             placement: placement.clone(),
             capability_key: CapabilityKey([7; 32]),
@@ -174,6 +175,7 @@ impl Rig {
             resume: None,
             opened: Vec::new(),
             unsynced: None,
+            locks: Default::default(),
         };
         let secret = SessionSecret(rand::random());
         self.applier.open_session(request, secret).await.unwrap().identity
@@ -185,6 +187,7 @@ impl Rig {
             resume: Some(identity),
             opened,
             unsynced: None,
+            locks: Default::default(),
         };
         self.applier.open_session(request, SessionSecret([0; 16])).await
     }

@@ -188,6 +188,7 @@ async fn coordinator_of_a_restored_directory_fences_old_sessions_and_gives_new_n
         resume: None,
         opened: vec![],
         unsynced: Some(dfs_common::CommitId { epoch: 4, number: 70 }),
+        locks: Default::default(),
     };
     let grant = core
         .applier

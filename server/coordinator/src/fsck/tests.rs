@@ -134,6 +134,7 @@ impl Rig {
             resume: None,
             opened: vec![],
             unsynced: None,
+            locks: Default::default(),
         };
         let grant = core.applier.open_session(request, SessionSecret([1; 16])).await;
         Rig {

@@ -147,6 +147,7 @@ impl Rig {
             resume: None,
             opened: vec![],
             unsynced: None,
+            locks: Default::default(),
         };
         let grant = core
             .applier

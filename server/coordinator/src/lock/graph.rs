@@ -2,7 +2,7 @@
 //! the rule of first come, first served) for those who came earlier and conflict with it.
 
 use super::state::Inner;
-use super::types::LockOwner;
+use super::types::Owner;
 use std::collections::HashSet;
 
 /// Which edges count.
@@ -17,11 +17,11 @@ pub(super) enum Edges {
 /// All owners that those in `from` wait for, directly or not, and themselves.
 pub(super) fn reachable(
     inner: &Inner,
-    from: impl IntoIterator<Item = LockOwner>,
+    from: impl IntoIterator<Item = Owner>,
     edges: Edges,
-) -> HashSet<LockOwner> {
-    let mut open: Vec<LockOwner> = from.into_iter().collect();
-    let mut seen: HashSet<LockOwner> = HashSet::new();
+) -> HashSet<Owner> {
+    let mut open: Vec<Owner> = from.into_iter().collect();
+    let mut seen: HashSet<Owner> = HashSet::new();
     while let Some(owner) = open.pop() {
         if !seen.insert(owner) {
             continue;

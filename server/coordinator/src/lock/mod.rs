@@ -14,4 +14,4 @@ mod table;
 mod types;
 
 pub use table::LockTable;
-pub use types::{Ask, Held, LockKind, LockOwner, LockRange, LockStyle, Outcome, Waiting};
+pub use types::{Ask, Held, Owner, Waiting};

@@ -1,9 +1,10 @@
 //! The ranges of one owner in the list of an inode's locks: they never overlap, and neighbours of one kind are one.
 
-use super::types::{Held, LockKind, LockOwner, LockRange};
+use super::types::{Held, Owner};
+use dfs_common::lock::{LockKind, LockRange};
 
 /// Takes `range` out of what `owner` holds, splitting what reaches beyond it. Answers how many locks there are more (or less).
-pub(super) fn cut(held: &mut Vec<Held>, owner: LockOwner, range: LockRange) -> isize {
+pub(super) fn cut(held: &mut Vec<Held>, owner: Owner, range: LockRange) -> isize {
     let before = held.len();
     let mut kept = Vec::with_capacity(before + 1);
     for lock in held.drain(..) {
@@ -55,7 +56,7 @@ pub(super) fn put(held: &mut Vec<Held>, mut lock: Held) -> isize {
 }
 
 /// True if `owner` holds all of `range`, as `kind` or stronger.
-pub(super) fn covers(held: &[Held], owner: LockOwner, kind: LockKind, range: LockRange) -> bool {
+pub(super) fn covers(held: &[Held], owner: Owner, kind: LockKind, range: LockRange) -> bool {
     let mut own: Vec<LockRange> = held
         .iter()
         .filter(|lock| lock.ask.owner == owner && lock.ask.kind >= kind && lock.ask.range.overlaps(range))

@@ -2,8 +2,9 @@
 
 use super::graph::{Edges, reachable};
 use super::ranges::{covers, cut, put};
-use super::types::{Ask, Held, LockOwner, LockRange, LockStyle, Outcome, Waiting};
+use super::types::{Ask, Held, Owner, Waiting};
 use dfs_common::limits::{SESSION_LOCK_REQUESTS_MAX, SESSION_LOCKS_MAX};
+use dfs_common::lock::{LockOutcome, LockRange, LockStyle};
 use dfs_common::{ErrorKind, FsError, FsResult, Ino, SessionId};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -28,19 +29,19 @@ pub(super) struct Wait {
 /// Of one session, from when it begins until it ends.
 #[derive(Default)]
 pub(super) struct SessionLocks {
-    held: usize,
+    pub(super) held: usize,
     /// How many of them each owner has; none is not listed.
-    owners: HashMap<LockOwner, usize>,
+    owners: HashMap<Owner, usize>,
     pub(super) inodes: BTreeSet<Ino>,
     /// Requests with lower numbers are over and done with, but for those that wait or have waited: one that still arrives is
     /// refused.
     pub(super) settled: u64,
     /// Outcomes of requests from `settled` on.
-    outcomes: BTreeMap<u64, Outcome>,
+    outcomes: BTreeMap<u64, LockOutcome>,
     pub(super) waits: BTreeMap<u64, Wait>,
     /// Outcomes of requests that have waited. They stay until the client says of each that it has the answer, so that
     /// one long wait does not keep the outcomes of everything after it.
-    pub(super) waited: BTreeMap<u64, Outcome>,
+    pub(super) waited: BTreeMap<u64, LockOutcome>,
 }
 
 #[derive(Default)]
@@ -49,11 +50,13 @@ pub(super) struct Inner {
     pub(super) by_session: HashMap<SessionId, SessionLocks>,
     /// Sessions from before the restart that have not declared their locks.
     pub(super) grace: HashSet<SessionId>,
+    /// The coordinator stops: nobody is to wait for anything.
+    pub(super) closed: bool,
 }
 
 /// What a request is told.
 pub(super) enum Answer {
-    Done(Outcome),
+    Done(LockOutcome),
     Waits(Arc<Notify>),
 }
 
@@ -69,7 +72,7 @@ impl Inner {
     }
 
     /// Requests of an owner that wait: number, inode, what is asked.
-    pub(super) fn waits_of(&self, owner: LockOwner) -> impl Iterator<Item = (u64, Ino, Ask)> {
+    pub(super) fn waits_of(&self, owner: Owner) -> impl Iterator<Item = (u64, Ino, Ask)> {
         let waits = self
             .by_session
             .get(&owner.session)
@@ -80,13 +83,20 @@ impl Inner {
             .map(|(number, wait)| (*number, wait.ino, wait.ask))
     }
 
-    /// Takes note of what the session has settled. `Some`: the request of that number was here before.
-    pub(super) fn admit(&mut self, id: SessionId, number: u64, settled: u64) -> FsResult<Option<Answer>> {
+    /// The session has the answers of all requests below `settled`: outcomes of those that did not wait are forgotten.
+    pub(super) fn settle(&mut self, id: SessionId, settled: u64) -> FsResult<&mut SessionLocks> {
         let session = self.by_session.get_mut(&id).ok_or_else(|| ended(id))?;
         if settled > session.settled {
             session.settled = settled;
             session.outcomes = session.outcomes.split_off(&settled);
         }
+        Ok(session)
+    }
+
+    /// Takes note of what the session has settled. `Some`: the request of that number was here before.
+    pub(super) fn admit(&mut self, id: SessionId, number: u64, settled: u64) -> FsResult<Option<Answer>> {
+        self.settle(id, settled)?;
+        let session = self.by_session.get_mut(&id).ok_or_else(|| ended(id))?;
         let outcome = session
             .outcomes
             .get(&number)
@@ -99,7 +109,7 @@ impl Inner {
         }
         if number < session.settled {
             return Err(FsError::new(
-                ErrorKind::Stale,
+                ErrorKind::StaleOperation,
                 format!("lock request {number} of session {id} was settled before it arrived"),
             ));
         }
@@ -113,7 +123,7 @@ impl Inner {
     }
 
     /// The request has ended: that is its answer from now on, and whoever waits for it is told.
-    pub(super) fn conclude(&mut self, id: SessionId, number: u64, outcome: Outcome) -> Answer {
+    pub(super) fn conclude(&mut self, id: SessionId, number: u64, outcome: LockOutcome) -> Answer {
         if let Some(session) = self.by_session.get_mut(&id) {
             match session.waits.remove(&number) {
                 Some(wait) => {
@@ -129,7 +139,7 @@ impl Inner {
     }
 
     /// Takes note that the session has so many locks `more` on this inode.
-    fn count(&mut self, ino: Ino, owner: LockOwner, more: isize) {
+    fn count(&mut self, ino: Ino, owner: Owner, more: isize) {
         let id = owner.session;
         let holds = self.held(ino).iter().any(|lock| lock.ask.owner.session == id);
         if let Some(session) = self.by_session.get_mut(&id) {
@@ -160,7 +170,7 @@ impl Inner {
         self.count(ino, ask.owner, more);
     }
 
-    pub(super) fn take(&mut self, ino: Ino, owner: LockOwner, range: LockRange) {
+    pub(super) fn take(&mut self, ino: Ino, owner: Owner, range: LockRange) {
         if let Some(inode) = self.by_inode.get_mut(&ino) {
             let more = cut(&mut inode.held, owner, range);
             self.count(ino, owner, more);
@@ -169,7 +179,7 @@ impl Inner {
 
     /// False if certainly nobody waits for `owner`: it holds nothing, and has at most `waits` requests in queues. Spares
     /// most requests the search for circles.
-    fn may_be_waited_for(&self, owner: LockOwner, waits: usize) -> bool {
+    fn may_be_waited_for(&self, owner: Owner, waits: usize) -> bool {
         let session = self.by_session.get(&owner.session);
         session.is_some_and(|session| session.owners.contains_key(&owner))
             || self.waits_of(owner).nth(waits).is_some()
@@ -226,10 +236,10 @@ impl Inner {
                 }
                 let id = wait.ask.owner.session;
                 if self.is_full(id) {
-                    self.conclude(id, wait.number, Outcome::TooMany);
+                    self.conclude(id, wait.number, LockOutcome::TooMany);
                 } else {
                     self.grant(ino, wait.ask);
-                    self.conclude(id, wait.number, Outcome::Granted);
+                    self.conclude(id, wait.number, LockOutcome::Granted);
                 }
                 again = true;
             }
@@ -281,29 +291,26 @@ impl Inner {
             }
         }
         if self.is_full(id) {
-            return Ok(self.conclude(id, number, Outcome::TooMany));
+            return Ok(self.conclude(id, number, LockOutcome::TooMany));
         }
         let ahead = self.by_inode.get(&ino).map_or(0, |inode| inode.waiting.len());
         if !self.is_blocked(ino, &ask, ahead) {
             self.grant(ino, ask);
             self.pump(ino);
-            return Ok(self.conclude(id, number, Outcome::Granted));
+            return Ok(self.conclude(id, number, LockOutcome::Granted));
         }
         if !wait && !self.grace.is_empty() {
-            return Err(FsError::new(
-                ErrorKind::Unavailable,
-                "clients are still declaring the locks that they held before the coordinator was restarted",
-            ));
+            return Err(in_grace());
         }
         if !wait {
-            return Ok(self.conclude(id, number, Outcome::Conflict));
+            return Ok(self.conclude(id, number, LockOutcome::Conflict));
         }
         let blockers = || self.in_the_way(ino, &ask).map(|lock| lock.ask.owner);
         if ask.owner.style == LockStyle::Process
             && self.may_be_waited_for(ask.owner, 0)
             && reachable(self, blockers(), Edges::Holders).contains(&ask.owner)
         {
-            return Ok(self.conclude(id, number, Outcome::Deadlock));
+            return Ok(self.conclude(id, number, LockOutcome::Deadlock));
         }
         let over = Arc::new(Notify::new());
         if let Some(session) = self.by_session.get_mut(&id) {
@@ -336,9 +343,16 @@ impl Inner {
     }
 }
 
+pub(super) fn in_grace() -> FsError {
+    FsError::new(
+        ErrorKind::Unavailable,
+        "clients are still declaring the locks that they held before the coordinator was restarted",
+    )
+}
+
 pub(super) fn ended(id: SessionId) -> FsError {
     FsError::new(
-        ErrorKind::Stale,
+        ErrorKind::SessionFenced,
         format!("session {id} has ended, and its locks with it"),
     )
 }

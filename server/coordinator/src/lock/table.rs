@@ -1,9 +1,10 @@
 //! The face of the table: requests, unlocks, waits and their ends, sessions and the time after a restart.
 
 use super::ranges::covers;
-use super::state::{Answer, Inner, ended};
-use super::types::{Ask, Held, LockOwner, LockRange, Outcome, Waiting};
+use super::state::{Answer, Inner, in_grace};
+use super::types::{Ask, Held, Owner, Waiting};
 use dfs_common::limits::SESSION_LOCKS_MAX;
+use dfs_common::lock::{LockOutcome, LockRange};
 use dfs_common::{ErrorKind, FsError, FsResult, Ino, SessionId};
 use parking_lot::Mutex;
 use std::time::Duration;
@@ -27,29 +28,35 @@ impl LockTable {
         inner.grace.insert(session);
     }
 
-    /// What a session held before the restart. Answers those that it does not hold any more. Of a session that is not
-    /// awaited, the table knows better: nothing is changed then.
+    /// What a session held before the restart, and what it has settled since ever. Answers those locks that it does not hold any
+    /// more. It is awaited until its `last` declaration. Of a session that is not awaited, the table knows better: nothing is
+    /// changed then.
     ///
     /// # Errors
-    /// `Stale` if the session has ended; `Invalid` if an owner is another session's; `Busy` above [`SESSION_LOCKS_MAX`].
-    pub fn declare(&self, session: SessionId, declared: &[(Ino, Ask)]) -> FsResult<Vec<(Ino, Ask)>> {
+    /// `SessionFenced` if the session has ended; `Invalid` if an owner is another session's; `Busy` above
+    /// [`SESSION_LOCKS_MAX`].
+    pub fn declare(
+        &self,
+        session: SessionId,
+        settled: u64,
+        declared: &[(Ino, Ask)],
+        last: bool,
+    ) -> FsResult<Vec<(Ino, Ask)>> {
         let mut inner = self.inner.lock();
-        if !inner.by_session.contains_key(&session) {
-            return Err(ended(session));
-        }
+        let held = inner.settle(session, settled)?.held;
         if declared.iter().any(|(_, ask)| ask.owner.session != session) {
             return Err(FsError::new(
                 ErrorKind::Invalid,
                 "a session declares its own locks only",
             ));
         }
-        if declared.len() > SESSION_LOCKS_MAX {
+        let awaited = inner.grace.contains(&session);
+        if awaited && held + declared.len() > SESSION_LOCKS_MAX {
             return Err(FsError::new(
                 ErrorKind::Busy,
                 format!("session {session} declares more than {SESSION_LOCKS_MAX} locks"),
             ));
         }
-        let awaited = inner.grace.remove(&session);
         let mut lost = Vec::new();
         for (ino, ask) in declared {
             if covers(inner.held(*ino), ask.owner, ask.kind, ask.range) {
@@ -61,7 +68,7 @@ impl LockTable {
                 lost.push((*ino, *ask));
             }
         }
-        if awaited && inner.grace.is_empty() {
+        if last && inner.grace.remove(&session) && inner.grace.is_empty() {
             inner.pump_all();
         }
         Ok(lost)
@@ -91,13 +98,13 @@ impl LockTable {
         }
     }
 
-    /// Asks for a lock, and waits for it at most `patience` (zero: the request is not to wait at all). `None`: it waits
-    /// still; ask again with the same number, its place in the queue is kept. `settled`: the client has the
-    /// answers of all requests with lower numbers, but for those that it asked to wait, of which it says so with
-    /// [`LockTable::answered`]. Dropping the future leaves the wait; [`LockTable::cancel`] ends it.
+    /// Asks for a lock, and waits for it at most `patience` (zero: the request is not to wait at all). `Waiting`: ask again
+    /// with the same number, its place in the queue is kept. `settled`: the client has the answers of all requests with
+    /// lower numbers, if only that they wait; that it has the outcome of such a one, it says with [`LockTable::settle`].
+    /// Dropping the future leaves the wait; [`LockTable::cancel`] ends it.
     ///
     /// # Errors
-    /// `Stale` if the session has ended or the request was settled; `Invalid` for a flock of a part; `Busy` above
+    /// `SessionFenced` if the session has ended; `StaleOperation` if the request was settled; `Invalid` for a flock of a part; `Busy` above
     /// [`dfs_common::limits::SESSION_LOCK_REQUESTS_MAX`]; `Unavailable` after a restart, if it is not to wait: try again.
     pub async fn lock(
         &self,
@@ -106,19 +113,27 @@ impl LockTable {
         settled: u64,
         ask: Ask,
         patience: Duration,
-    ) -> FsResult<Option<Outcome>> {
+    ) -> FsResult<LockOutcome> {
         let deadline = tokio::time::Instant::now() + patience;
         loop {
-            let answer = self
-                .inner
-                .lock()
-                .lock(ino, number, settled, ask, !patience.is_zero())?;
+            let answer = {
+                let mut inner = self.inner.lock();
+                if inner.closed {
+                    return Err(FsError::new(
+                        ErrorKind::Unavailable,
+                        "the coordinator was stopped",
+                    ));
+                }
+                inner.lock(ino, number, settled, ask, !patience.is_zero())?
+            };
             match answer {
-                Answer::Done(outcome) => return Ok(Some(outcome)),
+                Answer::Done(outcome) => return Ok(outcome),
                 Answer::Waits(over) => {
                     if tokio::time::timeout_at(deadline, over.notified()).await.is_err() {
-                        return Ok(None);
+                        return Ok(LockOutcome::Waiting);
                     }
+                    // For another poll of the same request, if there is one: its caller gave up a connection, say.
+                    over.notify_one();
                 }
             }
         }
@@ -133,9 +148,9 @@ impl LockTable {
         ino: Ino,
         number: u64,
         settled: u64,
-        owner: LockOwner,
+        owner: Owner,
         range: LockRange,
-    ) -> FsResult<Outcome> {
+    ) -> FsResult<LockOutcome> {
         let mut inner = self.inner.lock();
         match inner.admit(owner.session, number, settled)? {
             Some(Answer::Done(outcome)) => return Ok(outcome),
@@ -148,11 +163,11 @@ impl LockTable {
             None => {}
         }
         let outcome = if inner.is_full(owner.session) && range != LockRange::WHOLE {
-            Outcome::TooMany
+            LockOutcome::TooMany
         } else {
             inner.take(ino, owner, range);
             inner.pump(ino);
-            Outcome::Granted
+            LockOutcome::Granted
         };
         inner.conclude(owner.session, number, outcome);
         Ok(outcome)
@@ -162,8 +177,8 @@ impl LockTable {
     /// is cancelled for when it arrives.
     ///
     /// # Errors
-    /// `Stale` if the session has ended or the request was settled; `Busy` above [`dfs_common::limits::SESSION_LOCK_REQUESTS_MAX`].
-    pub fn cancel(&self, session: SessionId, number: u64, settled: u64) -> FsResult<Outcome> {
+    /// `SessionFenced` if the session has ended; `StaleOperation` if the request was settled; `Busy` above [`dfs_common::limits::SESSION_LOCK_REQUESTS_MAX`].
+    pub fn cancel(&self, session: SessionId, number: u64, settled: u64) -> FsResult<LockOutcome> {
         let mut inner = self.inner.lock();
         if let Some(Answer::Done(outcome)) = inner.admit(session, number, settled)? {
             return Ok(outcome);
@@ -173,31 +188,52 @@ impl LockTable {
             .get(&session)
             .and_then(|locks| locks.waits.get(&number))
             .map(|wait| wait.ino);
-        inner.conclude(session, number, Outcome::Cancelled);
+        inner.conclude(session, number, LockOutcome::Cancelled);
         if let Some(ino) = ino {
             if let Some(inode) = inner.by_inode.get_mut(&ino) {
                 inode.waiting.retain(|wait| !wait.is(session, number));
             }
             inner.pump(ino);
         }
-        Ok(Outcome::Cancelled)
+        Ok(LockOutcome::Cancelled)
     }
 
-    /// The client has the answers of these requests, which it had asked to wait. Their outcomes are forgotten once it has
-    /// also settled beyond them (before, one that arrives late could not be told from a new one).
-    pub fn answered(&self, session: SessionId, numbers: &[u64]) {
-        if let Some(session) = self.inner.lock().by_session.get_mut(&session) {
-            for number in numbers.iter().filter(|number| **number < session.settled) {
-                session.waited.remove(number);
-            }
+    /// The client has the answers of all requests below `settled`, and of these, which have waited, the outcome. It is
+    /// forgotten if they are below `settled`, too (else one that arrives late could not be told from a new one).
+    ///
+    /// # Errors
+    /// `SessionFenced` if the session has ended.
+    pub fn settle(&self, session: SessionId, settled: u64, answered: &[u64]) -> FsResult<()> {
+        let mut inner = self.inner.lock();
+        let session = inner.settle(session, settled)?;
+        for number in answered.iter().filter(|number| **number < session.settled) {
+            session.waited.remove(number);
         }
+        Ok(())
+    }
+
+    /// Ends all polls, and refuses further ones: the coordinator stops.
+    pub fn close(&self) {
+        let mut inner = self.inner.lock();
+        inner.closed = true;
+        let waits = inner
+            .by_session
+            .values()
+            .flat_map(|session| session.waits.values());
+        waits.for_each(|wait| wait.over.notify_one());
     }
 
     /// The first lock that stands in the way of `ask` (`F_GETLK`).
-    pub fn test(&self, ino: Ino, ask: &Ask) -> Option<Held> {
+    ///
+    /// # Errors
+    /// `Unavailable` after a restart, if none is known yet.
+    pub fn test(&self, ino: Ino, ask: &Ask) -> FsResult<Option<Held>> {
         let inner = self.inner.lock();
         let held = inner.in_the_way(ino, ask);
-        held.min_by_key(|lock| lock.ask.range.first()).copied()
+        match held.min_by_key(|lock| lock.ask.range.first()).copied() {
+            None if !inner.grace.is_empty() => Err(in_grace()),
+            held => Ok(held),
+        }
     }
 
     /// Inodes with locks or waits behind `after`, at most `limit`.

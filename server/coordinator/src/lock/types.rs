@@ -1,22 +1,12 @@
-//! The words of the lock table: owners, ranges, what is asked and what is answered.
+//! The words of the lock table that go beyond [`dfs_common::lock`]: owners across sessions, what is held and what waits.
 
-use dfs_common::{ErrorKind, FsError, FsResult, SessionId};
+use dfs_common::SessionId;
+use dfs_common::lock::{LockKind, LockOwner, LockRange, LockSpec, LockStyle};
 use std::time::Instant;
-
-/// Which of the three interfaces of Linux a lock came through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum LockStyle {
-    /// `flock`: the whole file, owned by an open file description. Knows nothing of the other two.
-    Flock,
-    /// `fcntl`: a range, owned by a process. The only one whose deadlocks are detected, as on Linux.
-    Process,
-    /// `fcntl` with `F_OFD_*`: a range, owned by an open file description.
-    OpenFile,
-}
 
 /// Who holds a lock: unique in the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LockOwner {
+pub struct Owner {
     /// The session that everything of this owner ends with.
     pub session: SessionId,
     /// Owners of different styles are different owners, whatever their numbers.
@@ -25,56 +15,14 @@ pub struct LockOwner {
     pub number: u64,
 }
 
-/// How a lock is shared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LockKind {
-    /// With other shared ones.
-    Shared,
-    /// With nobody.
-    Exclusive,
-}
-
-/// Bytes `first..=last` of a file; `u64::MAX` is "to the end, wherever that will be".
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LockRange {
-    first: u64,
-    last: u64,
-}
-
-impl LockRange {
-    /// The whole file.
-    pub const WHOLE: LockRange = LockRange {
-        first: 0,
-        last: u64::MAX,
-    };
-
-    /// The bytes from `first` to `last`, both included.
-    ///
-    /// # Errors
-    /// `Invalid` if `last` is before `first`.
-    pub fn new(first: u64, last: u64) -> FsResult<Self> {
-        if last < first {
-            return Err(FsError::new(
-                ErrorKind::Invalid,
-                format!("a lock cannot end at {last}, before its first byte {first}"),
-            ));
+impl Owner {
+    /// The owner that `session` calls `owner`.
+    pub fn of(session: SessionId, owner: LockOwner) -> Self {
+        Owner {
+            session,
+            style: owner.style,
+            number: owner.number,
         }
-        Ok(LockRange { first, last })
-    }
-
-    /// The first byte.
-    pub fn first(self) -> u64 {
-        self.first
-    }
-
-    /// The last byte, included.
-    pub fn last(self) -> u64 {
-        self.last
-    }
-
-    /// True if a byte is in both.
-    pub fn overlaps(self, other: LockRange) -> bool {
-        self.first <= other.last && other.first <= self.last
     }
 }
 
@@ -82,7 +30,7 @@ impl LockRange {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ask {
     /// For whom.
-    pub owner: LockOwner,
+    pub owner: Owner,
     /// Shared or exclusive.
     pub kind: LockKind,
     /// Of which bytes; always all of them for [`LockStyle::Flock`].
@@ -92,6 +40,29 @@ pub struct Ask {
 }
 
 impl Ask {
+    /// What `session` asks for with `lock`.
+    pub fn of(session: SessionId, lock: &LockSpec) -> Self {
+        Ask {
+            owner: Owner::of(session, lock.owner),
+            kind: lock.kind,
+            range: lock.range,
+            pid: lock.pid,
+        }
+    }
+
+    /// The lock, as the session of its owner names it.
+    pub fn lock(&self) -> LockSpec {
+        LockSpec {
+            owner: LockOwner {
+                style: self.owner.style,
+                number: self.owner.number,
+            },
+            kind: self.kind,
+            range: self.range,
+            pid: self.pid,
+        }
+    }
+
     /// True if the two cannot be held at once.
     pub fn conflicts(&self, other: &Ask) -> bool {
         let flock = |ask: &Ask| ask.owner.style == LockStyle::Flock;
@@ -127,19 +98,4 @@ impl Waiting {
     pub fn is(&self, session: SessionId, number: u64) -> bool {
         self.ask.owner.session == session && self.number == number
     }
-}
-
-/// How a request ended. It stays the answer of that request's number, however often it is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// The lock is held (or, of an unlock, no longer held).
-    Granted,
-    /// Somebody holds a conflicting one, and the request was not to wait. `EAGAIN`.
-    Conflict,
-    /// Waiting would never end. `EDEADLK`.
-    Deadlock,
-    /// Its client gave the wait up, and holds nothing by it. `EINTR`.
-    Cancelled,
-    /// The session has as many locks as it may. `ENOLCK`.
-    TooMany,
 }

@@ -80,6 +80,7 @@ pub(super) fn fresh_session(client_name: &str) -> OpenSession {
         resume: None,
         opened: Vec::new(),
         unsynced: None,
+        locks: Default::default(),
     }
 }
 

@@ -48,6 +48,7 @@ impl Rig {
             resume,
             opened,
             unsynced: None,
+            locks: Default::default(),
         };
         self.service.open_session(request).await.unwrap().identity
     }

@@ -1,7 +1,7 @@
 use super::*;
-use crate::lock::LockKind::{self, Exclusive, Shared};
-use crate::lock::LockStyle;
 use dfs_common::limits::SESSION_LOCK_REQUESTS_MAX;
+use dfs_common::lock::LockKind::{self, Exclusive, Shared};
+use dfs_common::lock::LockStyle;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
@@ -24,8 +24,8 @@ fn range(first: u64, last: u64) -> LockRange {
     LockRange::new(first, last).unwrap()
 }
 
-fn owner(session: SessionId, style: LockStyle) -> LockOwner {
-    LockOwner {
+fn owner(session: SessionId, style: LockStyle) -> Owner {
+    Owner {
         session,
         style,
         number: 1,
@@ -51,7 +51,7 @@ fn flock(session: SessionId, kind: LockKind) -> Ask {
 }
 
 /// `None`: it waits.
-fn ask(table: &LockTable, ino: Ino, number: u64, ask: Ask, wait: bool) -> Option<Outcome> {
+fn ask(table: &LockTable, ino: Ino, number: u64, ask: Ask, wait: bool) -> Option<LockOutcome> {
     match table.inner.lock().lock(ino, number, 0, ask, wait).unwrap() {
         Answer::Done(outcome) => Some(outcome),
         Answer::Waits(_) => None,
@@ -59,13 +59,16 @@ fn ask(table: &LockTable, ino: Ino, number: u64, ask: Ask, wait: bool) -> Option
 }
 
 fn take(table: &LockTable, number: u64, wanted: Ask) {
-    assert_eq!(ask(table, FILE, number, wanted, false), Some(Outcome::Granted));
+    assert_eq!(
+        ask(table, FILE, number, wanted, false),
+        Some(LockOutcome::Granted)
+    );
 }
 
-fn unlock(table: &LockTable, number: u64, of: LockOwner, range: LockRange) {
+fn unlock(table: &LockTable, number: u64, of: Owner, range: LockRange) {
     assert_eq!(
         table.unlock(FILE, number, 0, of, range).unwrap(),
-        Outcome::Granted
+        LockOutcome::Granted
     );
 }
 
@@ -109,16 +112,16 @@ fn exclusive_excludes_and_shared_shares() {
     take(&table, 1, posix(B, Shared, 5, 14));
     assert_eq!(
         ask(&table, FILE, 1, posix(C, Exclusive, 9, 9), false),
-        Some(Outcome::Conflict)
+        Some(LockOutcome::Conflict)
     );
     assert_eq!(
         ask(&table, FILE, 2, posix(A, Exclusive, 0, 9), false),
-        Some(Outcome::Conflict),
+        Some(LockOutcome::Conflict),
         "no upgrade past a reader"
     );
     take(&table, 2, posix(C, Exclusive, 15, 20));
     let in_the_way = table.test(FILE, &posix(A, Exclusive, 0, 99)).unwrap();
-    assert_eq!(in_the_way.ask.owner.session, B);
+    assert_eq!(in_the_way.unwrap().ask.owner.session, B);
 }
 
 #[test]
@@ -128,10 +131,13 @@ fn flock_and_fcntl_do_not_conflict_but_fcntl_styles_do() {
     take(&table, 1, posix(B, Exclusive, 0, u64::MAX));
     let mut open_file = posix(C, Shared, 0, 0);
     open_file.owner.style = LockStyle::OpenFile;
-    assert_eq!(ask(&table, FILE, 1, open_file, false), Some(Outcome::Conflict));
+    assert_eq!(
+        ask(&table, FILE, 1, open_file, false),
+        Some(LockOutcome::Conflict)
+    );
     assert_eq!(
         ask(&table, FILE, 2, flock(C, Shared), false),
-        Some(Outcome::Conflict)
+        Some(LockOutcome::Conflict)
     );
 }
 
@@ -151,7 +157,7 @@ fn waiters_are_served_in_order_and_a_writer_is_not_starved() {
     assert_eq!(held(&table), [(0, 9, Shared)]);
     assert_eq!(
         ask(&table, FILE, 1, posix(C, Shared, 0, 9), true),
-        Some(Outcome::Granted)
+        Some(LockOutcome::Granted)
     );
 }
 
@@ -161,17 +167,17 @@ fn deadlock_of_processes_is_refused_across_inodes() {
     take(&table, 1, posix(A, Exclusive, 0, 0));
     assert_eq!(
         ask(&table, OTHER, 1, posix(B, Exclusive, 0, 0), false),
-        Some(Outcome::Granted)
+        Some(LockOutcome::Granted)
     );
     assert_eq!(ask(&table, FILE, 2, posix(B, Exclusive, 0, 0), true), None);
     assert_eq!(
         ask(&table, OTHER, 2, posix(A, Exclusive, 0, 0), true),
-        Some(Outcome::Deadlock)
+        Some(LockOutcome::Deadlock)
     );
     unlock(&table, 3, owner(A, LockStyle::Process), LockRange::WHOLE);
     assert_eq!(
         ask(&table, FILE, 2, posix(B, Exclusive, 0, 0), true),
-        Some(Outcome::Granted)
+        Some(LockOutcome::Granted)
     );
 }
 
@@ -181,7 +187,7 @@ fn the_order_of_a_queue_makes_no_deadlock() {
     take(&table, 1, posix(A, Shared, 0, 0));
     assert_eq!(
         ask(&table, OTHER, 1, posix(C, Exclusive, 0, 0), false),
-        Some(Outcome::Granted)
+        Some(LockOutcome::Granted)
     );
     assert_eq!(ask(&table, FILE, 1, posix(B, Exclusive, 0, 0), true), None);
     assert_eq!(ask(&table, FILE, 2, posix(C, Shared, 0, 0), true), None);
@@ -189,7 +195,7 @@ fn the_order_of_a_queue_makes_no_deadlock() {
     assert_eq!(ask(&table, OTHER, 2, posix(A, Exclusive, 0, 0), true), None);
     assert_eq!(
         ask(&table, FILE, 2, posix(C, Shared, 0, 0), true),
-        Some(Outcome::Granted)
+        Some(LockOutcome::Granted)
     );
     // And a holder that upgrades does not wait behind somebody who waits for it.
     take(&table, 3, posix(A, Shared, 0, 0));
@@ -204,7 +210,7 @@ fn two_flocks_that_upgrade_do_not_wait_for_each_other() {
     assert_eq!(ask(&table, FILE, 2, flock(B, Exclusive), true), None);
     assert_eq!(
         ask(&table, FILE, 2, flock(A, Exclusive), true),
-        Some(Outcome::Granted)
+        Some(LockOutcome::Granted)
     );
 }
 
@@ -224,7 +230,7 @@ fn a_request_sent_again_or_late_changes_nothing() {
     assert_eq!(held(&table), [(0, 9, Exclusive)], "nor unlocked");
     table.unlock(FILE, 5, 5, of, range(5, 9)).unwrap();
     let late = table.unlock(FILE, 4, 0, of, LockRange::WHOLE).unwrap_err();
-    assert_eq!(late.kind(), ErrorKind::Stale);
+    assert_eq!(late.kind(), ErrorKind::StaleOperation);
     assert_eq!(held(&table), [(0, 4, Exclusive)]);
 }
 
@@ -240,7 +246,7 @@ fn a_long_wait_does_not_use_up_what_a_session_may_ask() {
             .lock()
             .lock(OTHER, number, number, posix(B, Shared, number, number), false);
         assert!(
-            matches!(wanted, Ok(Answer::Done(Outcome::Granted))),
+            matches!(wanted, Ok(Answer::Done(LockOutcome::Granted))),
             "request {number}"
         );
         table
@@ -250,23 +256,23 @@ fn a_long_wait_does_not_use_up_what_a_session_may_ask() {
     unlock(&table, 2, owner(A, LockStyle::Flock), LockRange::WHOLE);
     assert_eq!(
         ask(&table, FILE, 1, flock(B, Exclusive), true),
-        Some(Outcome::Granted)
+        Some(LockOutcome::Granted)
     );
     assert_eq!(
         ask(&table, FILE, 1, flock(B, Exclusive), true),
-        Some(Outcome::Granted),
+        Some(LockOutcome::Granted),
         "the reply was lost"
     );
-    table.answered(B, &[1]);
+    table.settle(B, 0, &[1]).unwrap();
     let late = table.inner.lock().lock(FILE, 1, 0, flock(B, Exclusive), true);
-    assert_eq!(late.err().unwrap().kind(), ErrorKind::Stale);
+    assert_eq!(late.err().unwrap().kind(), ErrorKind::StaleOperation);
 }
 
 #[test]
 fn a_crowd_that_waits_for_one_file_is_served_in_order() {
     let table = table();
     let crowd = SESSION_LOCK_REQUESTS_MAX as u64 / 2;
-    let of = |number: u64| LockOwner {
+    let of = |number: u64| Owner {
         number,
         ..owner(B, LockStyle::Process)
     };
@@ -293,21 +299,21 @@ fn a_cancelled_wait_leaves_nothing_whenever_it_arrives() {
     take(&table, 1, posix(A, Exclusive, 0, 9));
     assert_eq!(ask(&table, FILE, 1, posix(B, Exclusive, 0, 9), true), None);
     assert_eq!(ask(&table, FILE, 1, posix(C, Shared, 0, 9), true), None);
-    assert_eq!(table.cancel(B, 1, 0).unwrap(), Outcome::Cancelled);
+    assert_eq!(table.cancel(B, 1, 0).unwrap(), LockOutcome::Cancelled);
     assert_eq!(
         table.cancel(B, 2, 0).unwrap(),
-        Outcome::Cancelled,
+        LockOutcome::Cancelled,
         "before it arrives"
     );
     unlock(&table, 2, owner(A, LockStyle::Process), LockRange::WHOLE);
     assert_eq!(held(&table), [(0, 9, Shared)]);
     assert_eq!(
         ask(&table, FILE, 2, posix(B, Shared, 0, 9), true),
-        Some(Outcome::Cancelled)
+        Some(LockOutcome::Cancelled)
     );
     assert_eq!(
         table.cancel(C, 1, 0).unwrap(),
-        Outcome::Granted,
+        LockOutcome::Granted,
         "too late: it is held"
     );
     assert_eq!(held(&table), [(0, 9, Shared)]);
@@ -323,13 +329,13 @@ fn the_end_of_a_session_frees_its_locks_and_waits() {
     table.end(A);
     assert_eq!(
         ask(&table, FILE, 1, posix(C, Exclusive, 0, 9), true),
-        Some(Outcome::Granted)
+        Some(LockOutcome::Granted)
     );
     let late = table
         .inner
         .lock()
         .lock(FILE, 2, 0, posix(A, Shared, 90, 99), false);
-    assert_eq!(late.err().unwrap().kind(), ErrorKind::Stale);
+    assert_eq!(late.err().unwrap().kind(), ErrorKind::SessionFenced);
 }
 
 #[test]
@@ -346,17 +352,23 @@ fn after_a_restart_nothing_new_is_granted_until_all_have_declared() {
     assert_eq!(ask(&table, FILE, 1, posix(C, Exclusive, 0, 9), true), None);
     assert_eq!(ask(&table, OTHER, 2, posix(C, Exclusive, 0, 9), true), None);
     let mine = (FILE, posix(A, Exclusive, 5, 9));
-    assert!(table.declare(A, &[mine]).unwrap().is_empty());
-    assert!(table.declare(A, &[mine]).unwrap().is_empty(), "declared twice");
+    assert!(table.declare(A, 0, &[mine], true).unwrap().is_empty());
+    assert!(
+        table.declare(A, 0, &[mine], true).unwrap().is_empty(),
+        "declared twice"
+    );
     take(&table, 1, posix(A, Shared, 6, 7));
     assert_eq!(
-        table.declare(B, &[(FILE, posix(B, Shared, 9, 9))]).unwrap().len(),
+        table
+            .declare(B, 0, &[(FILE, posix(B, Shared, 9, 9))], true)
+            .unwrap()
+            .len(),
         1,
         "what conflicts is lost"
     );
     assert_eq!(
         ask(&table, OTHER, 2, posix(C, Exclusive, 0, 9), true),
-        Some(Outcome::Granted)
+        Some(LockOutcome::Granted)
     );
     assert_eq!(
         ask(&table, FILE, 1, posix(C, Exclusive, 0, 9), true),
@@ -366,7 +378,7 @@ fn after_a_restart_nothing_new_is_granted_until_all_have_declared() {
     unlock(&table, 2, owner(A, LockStyle::Process), LockRange::WHOLE);
     assert_eq!(
         ask(&table, FILE, 1, posix(C, Exclusive, 0, 9), true),
-        Some(Outcome::Granted)
+        Some(LockOutcome::Granted)
     );
 }
 
@@ -379,7 +391,7 @@ fn the_last_awaited_session_may_end_instead() {
     table.end(A);
     assert_eq!(
         ask(&table, FILE, 1, posix(B, Exclusive, 0, 9), true),
-        Some(Outcome::Granted)
+        Some(LockOutcome::Granted)
     );
 }
 
@@ -396,12 +408,12 @@ fn a_session_holds_a_bounded_number_of_locks() {
             .lock(Ino(number), number, number, wanted, false)
             .unwrap()
         {
-            Answer::Done(Outcome::Granted) => {}
+            Answer::Done(LockOutcome::Granted) => {}
             Answer::Done(outcome) => break outcome,
             Answer::Waits(_) => panic!("nobody else is there"),
         }
     };
-    assert_eq!(end, Outcome::TooMany);
+    assert_eq!(end, LockOutcome::TooMany);
     assert!(number as usize <= SESSION_LOCKS_MAX);
 }
 
@@ -412,14 +424,14 @@ async fn a_wait_ends_with_the_grant_or_is_asked_again() {
     let short = Duration::from_millis(1);
     assert_eq!(
         table.lock(FILE, 1, 0, flock(B, Exclusive), short).await.unwrap(),
-        None
+        LockOutcome::Waiting
     );
     let waiter = {
         let table = table.clone();
         tokio::spawn(async move { table.lock(FILE, 1, 0, flock(B, Exclusive), LONG).await })
     };
     unlock(&table, 2, owner(A, LockStyle::Flock), LockRange::WHOLE);
-    assert_eq!(waiter.await.unwrap().unwrap(), Some(Outcome::Granted));
+    assert_eq!(waiter.await.unwrap().unwrap(), LockOutcome::Granted);
 }
 
 /// Random requests of three processes, compared with a table that has an entry for every byte.
@@ -460,7 +472,7 @@ fn random_requests_agree_with_a_table_of_bytes() {
                 .lock(FILE, number, number, posix(session, kind, first, last), false)
                 .unwrap();
             assert_eq!(
-                matches!(got, Answer::Done(Outcome::Granted)),
+                matches!(got, Answer::Done(LockOutcome::Granted)),
                 free,
                 "request {number}"
             );
