@@ -110,7 +110,8 @@ pub struct LockTicket {
     /// Of every request with a lower number the client has an answer: its outcome, or that it waits. Requests below it that
     /// still arrive are refused (`StaleOperation`), except those that wait or have waited.
     pub settled: u64,
-    /// Requests below `settled` that waited and whose outcome the client has, so that it may be forgotten; at most
+    /// Requests below `settled` that were asked with patience (so they may have waited, told or not), and whose outcome the client
+    /// has: it may be forgotten. Each is named again until a call that named it was answered. At most
     /// [`crate::limits::SESSION_LOCK_REQUESTS_MAX`].
     pub answered: Vec<u64>,
 }

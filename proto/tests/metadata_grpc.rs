@@ -539,7 +539,7 @@ async fn every_call_arrives_and_its_reply_comes_back() {
     assert_eq!(recorder.last(), format!("fsync {me:?} 7"));
     client.close_session(me).await.unwrap();
     assert_eq!(recorder.last(), format!("close_session {me:?}"));
-    assert_eq!(recorder.count(), 18, "each call arrived once");
+    assert_eq!(recorder.count(), 22, "each call arrived once");
     drop(client);
     server.stop().await;
 }

@@ -2,6 +2,7 @@
 
 use super::TwinOptions;
 use super::chunks::TwinChunks;
+use super::locks::Locks;
 use super::state::{Body, State};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use dfs_common::clock::Clock;
 use dfs_common::cluster::{ClusterUpdate, NodeHealth, NodeInfo, PlacementGroup, StatFs};
 use dfs_common::durability::{CommitId, CommitPoint};
 use dfs_common::extent::ExtentPage;
-use dfs_common::limits::RELEASES_MAX;
+use dfs_common::limits::{LOCK_POLL, RELEASES_MAX};
 use dfs_common::lock::{HeldLock, LockOutcome, LockOwner, LockRange, LockSpec, LockTicket};
 use dfs_common::op::MutationBatch;
 use dfs_common::service::{DirPage, Found, MetadataService, Mutated, Opened};
@@ -23,11 +24,14 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// In-memory metadata.
 pub struct TwinMetadata {
     state: Mutex<State>,
     power: Mutex<Power>,
+    /// Notified when a lock request may have ended.
+    locks_changed: Notify,
     chunks: Arc<TwinChunks>,
 }
 
@@ -102,6 +106,7 @@ impl TwinMetadata {
             nodes,
             cluster_version: 1,
             next_group: 0,
+            locks: Locks::default(),
         };
         let root = Body::Directory {
             entries: BTreeMap::new(),
@@ -118,6 +123,7 @@ impl TwinMetadata {
                 kept: u64::MAX,
                 ..Power::default()
             }),
+            locks_changed: Notify::new(),
             chunks,
         }
     }
@@ -147,6 +153,7 @@ impl TwinMetadata {
         for session in sessions {
             state.end_session(session);
         }
+        self.locks_changed.notify_waiters();
     }
 
     /// Opens of all sessions together.
@@ -161,6 +168,14 @@ impl TwinMetadata {
         let mut state = self.state.lock();
         state.forget_replaced();
         state.inodes.len()
+    }
+
+    /// Wakes those who wait for locks, if that call may have changed what they wait for.
+    fn after_locks(&self, outcome: FsResult<LockOutcome>) -> FsResult<LockOutcome> {
+        if outcome != Ok(LockOutcome::Waiting) {
+            self.locks_changed.notify_waiters();
+        }
+        outcome
     }
 
     /// The state on behalf of a live session.
@@ -205,6 +220,7 @@ impl MetadataService for TwinMetadata {
             state.end_session(identity.session);
             Ok(())
         })
+        .inspect(|()| self.locks_changed.notify_waiters())
     }
 
     async fn mutate(&self, identity: Identity, batch: MutationBatch) -> FsResult<Mutated> {
@@ -306,32 +322,60 @@ impl MetadataService for TwinMetadata {
 
     async fn lock(
         &self,
-        _identity: Identity,
-        _ticket: LockTicket,
-        _ino: Ino,
-        _lock: LockSpec,
-        _patience: Duration,
+        identity: Identity,
+        ticket: LockTicket,
+        ino: Ino,
+        lock: LockSpec,
+        patience: Duration,
     ) -> FsResult<LockOutcome> {
-        Err(ErrorKind::NotSupported.into())
+        let session = identity.session;
+        let ask = || {
+            self.with(&identity, |state| {
+                if state.has_open(session, ino).is_none() {
+                    return Err(FsError::new(
+                        ErrorKind::BadHandle,
+                        format!("inode {ino} is not open"),
+                    ));
+                }
+                state.locks.lock(session, &ticket, ino, lock, !patience.is_zero())
+            })
+        };
+        let deadline = tokio::time::Instant::now() + patience.min(LOCK_POLL);
+        loop {
+            let mut changed = std::pin::pin!(self.locks_changed.notified());
+            changed.as_mut().enable();
+            let outcome = self.after_locks(ask());
+            if outcome != Ok(LockOutcome::Waiting)
+                || tokio::time::timeout_at(deadline, changed).await.is_err()
+            {
+                return outcome;
+            }
+        }
     }
 
     async fn unlock(
         &self,
-        _identity: Identity,
-        _ticket: LockTicket,
-        _ino: Ino,
-        _owner: LockOwner,
-        _range: LockRange,
+        identity: Identity,
+        ticket: LockTicket,
+        ino: Ino,
+        owner: LockOwner,
+        range: LockRange,
     ) -> FsResult<LockOutcome> {
-        Err(ErrorKind::NotSupported.into())
+        let session = identity.session;
+        self.after_locks(self.with(&identity, |state| {
+            state.locks.unlock(session, &ticket, ino, owner, range)
+        }))
     }
 
-    async fn cancel_lock(&self, _identity: Identity, _ticket: LockTicket) -> FsResult<LockOutcome> {
-        Err(ErrorKind::NotSupported.into())
+    async fn cancel_lock(&self, identity: Identity, ticket: LockTicket) -> FsResult<LockOutcome> {
+        let session = identity.session;
+        self.after_locks(self.with(&identity, |state| state.locks.cancel(session, &ticket)))
     }
 
-    async fn test_lock(&self, _identity: Identity, _ino: Ino, _lock: LockSpec) -> FsResult<Option<HeldLock>> {
-        Err(ErrorKind::NotSupported.into())
+    async fn test_lock(&self, identity: Identity, ino: Ino, lock: LockSpec) -> FsResult<Option<HeldLock>> {
+        self.with(&identity, |state| {
+            Ok(state.locks.test(identity.session, ino, lock))
+        })
     }
 
     async fn statfs(&self, identity: Identity) -> FsResult<StatFs> {

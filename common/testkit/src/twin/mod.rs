@@ -8,6 +8,7 @@ mod access;
 mod attributes;
 mod chunks;
 mod content;
+mod locks;
 mod metadata;
 mod names;
 mod sessions;

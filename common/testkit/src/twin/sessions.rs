@@ -7,6 +7,7 @@ use dfs_common::cluster::NodeHealth;
 use dfs_common::limits::{
     BATCH_OPS_MAX, CAPABILITY_VALIDITY, GRANT_CHUNKS_MAX, SESSION_LEASE, SESSION_REPLIES_MAX,
 };
+use dfs_common::lock::LockDeclaration;
 use dfs_common::op::{MutationBatch, NumberedOp, OpReply, OpResult, Operation};
 use dfs_common::session::{Identity, OpenDeclaration, OpenSession, SessionGrant, SessionSecret};
 use dfs_common::{ChunkId, ErrorKind, FsError, FsResult, Ino, PgId, SessionEpoch, SessionId};
@@ -64,12 +65,13 @@ impl State {
         }
     }
 
-    pub(super) fn end_session(&mut self, session: SessionId) {
-        if let Some(session) = self.sessions.remove(&session) {
+    pub(super) fn end_session(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.remove(&id) {
             for ino in session.opens.into_keys() {
                 self.forget_if_unused(ino);
             }
         }
+        self.locks.end(id);
     }
 
     pub(super) fn open_session(&mut self, request: OpenSession) -> FsResult<SessionGrant> {
@@ -80,11 +82,18 @@ impl State {
             ));
         }
         let now = self.clock.monotonic();
+        if request.locks.more && !request.opened.is_empty() {
+            return Err(FsError::new(
+                ErrorKind::Invalid,
+                "open files come with the last locks",
+            ));
+        }
         let identity = match request.resume {
             Some(identity) => {
                 let session = self.session(&identity)?;
                 session.renewed = now;
                 session.declare(&request.opened);
+                self.locks.settle(identity.session, request.locks.settled);
                 identity
             }
             None => {
@@ -109,6 +118,9 @@ impl State {
                 }
             }
         };
+        let lost =
+            |declared: &LockDeclaration| !self.locks.holds(identity.session, declared.ino, &declared.lock);
+        let lost_locks = request.locks.held.into_iter().filter(lost).collect();
         Ok(SessionGrant {
             identity,
             cluster: self.cluster,
@@ -119,7 +131,7 @@ impl State {
             coordinator_epoch: 1,
             rollback_epoch: 0,
             kept_commits: u64::MAX,
-            lost_locks: Vec::new(),
+            lost_locks,
         })
     }
 

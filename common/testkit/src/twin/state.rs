@@ -1,6 +1,7 @@
 //! What a twin remembers: inodes, sessions, chunks, nodes. No rules live here but those of counting.
 
 use super::TwinOptions;
+use super::locks::Locks;
 use super::sessions::Session;
 use bytes::Bytes;
 use dfs_common::attr::{Attr, FileKind, Timestamp};
@@ -60,6 +61,7 @@ pub(super) struct State {
     pub(super) groups: Vec<PlacementGroup>,
     pub(super) cluster_version: u64,
     pub(super) next_group: usize,
+    pub(super) locks: Locks,
 }
 
 impl State {

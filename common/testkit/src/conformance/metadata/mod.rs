@@ -4,6 +4,7 @@ mod attributes;
 mod commits;
 mod kit;
 mod listing;
+mod locks;
 mod names;
 mod open_files;
 mod permissions;
@@ -72,6 +73,17 @@ const CHECKS: &[Check] = checks![Kit:
     xattrs::attributes_are_set_read_listed_and_removed,
     xattrs::namespaces_have_their_rules,
     xattrs::limits_are_kept,
+    locks::exclusive_locks_exclude_and_shared_ones_share,
+    locks::styles_know_of_each_other_as_on_linux,
+    locks::ranges_split_merge_and_are_told,
+    locks::waits_are_served_in_order_and_keep_their_place,
+    locks::lock_requests_may_be_sent_again_and_late,
+    locks::waits_are_cancelled_whenever_they_arrive,
+    locks::deadlocks_are_found_across_files,
+    locks::locks_end_with_their_session,
+    locks::locks_need_an_open_file_and_outlive_its_release,
+    locks::a_session_that_resumes_is_told_what_it_holds,
+    locks::lost_messages_neither_leave_nor_take_locks,
     usage::directories_know_what_lies_below_them,
     usage::files_with_several_names_are_counted_once,
 ];
