@@ -162,5 +162,9 @@ pub const LOCK_POLL: Duration = Duration::from_secs(4);
 /// Lock requests of one client that are polled at a time: each is a call in flight, of which a connection has at most
 /// [`FRAMED_CALLS_MAX`]. With more waits than this a client polls them in turn, with less patience each.
 pub const LOCK_POLLS_MAX: usize = 64;
+/// Inodes, and of each of them locks and waits together, in one answer to an administrator; the rest of an inode's is counted.
+pub const LOCKED_INODES_PAGE_MAX: usize = 256;
+/// See [`LOCKED_INODES_PAGE_MAX`].
+pub const LISTED_LOCKS_MAX: usize = 1024;
 /// Locks that one request to resume a session declares: below 1 MiB on the wire.
 pub const LOCK_DECLARATIONS_MAX: usize = 16_384;

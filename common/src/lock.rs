@@ -3,6 +3,8 @@
 
 use crate::error::{ErrorKind, FsError, FsResult};
 use crate::ids::{Ino, SessionId};
+use bytes::Bytes;
+use std::time::Duration;
 
 /// Which of the three interfaces of Linux a lock came through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -165,4 +167,32 @@ pub struct LockDeclarations {
     /// More follow in a further request to resume the session. Open files are declared with the last one; only that makes
     /// the session live.
     pub more: bool,
+}
+
+/// A lock or a wait, as an administrator sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedLock {
+    /// Whose.
+    pub session: SessionId,
+    /// That session's host name and program; empty if it is ending.
+    pub client: String,
+    /// What is held, or asked for.
+    pub lock: LockSpec,
+    /// For how long, by the coordinator's clock.
+    pub age: Duration,
+}
+
+/// The locks of an inode, as an administrator sees them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedInode {
+    /// The inode.
+    pub ino: Ino,
+    /// A path of it, if one is known without a search.
+    pub path: Option<Bytes>,
+    /// What is held.
+    pub held: Vec<ListedLock>,
+    /// What waits, in the order of the queue.
+    pub waiting: Vec<ListedLock>,
+    /// Locks and waits that are not listed, since there are too many.
+    pub more: u64,
 }

@@ -2,8 +2,9 @@
 
 use dfs_common::cluster::NodeInfo;
 use dfs_common::limits::{MESSAGE_BYTES_MAX, QUOTAS_MAX};
+use dfs_common::lock::LockedInode;
 use dfs_common::{Durability, ErrorKind, FsError, FsResult, Ino, Quota, QuotaEntry};
-use dfs_proto::convert::{node_info_from_wire, quota_to_wire, quotas_from_wire};
+use dfs_proto::convert::{locks_from_wire, node_info_from_wire, quota_to_wire, quotas_from_wire};
 use dfs_proto::grpc::{channel_lazy, within};
 use dfs_proto::v1;
 use serde::Serialize;
@@ -219,6 +220,19 @@ impl AdminClient {
             quotas.extend(page);
         }
         Ok(quotas)
+    }
+
+    /// A page of the inodes with advisory locks behind `after`, by inode number, or what `only` that inode has; none: that was all.
+    ///
+    /// # Errors
+    /// `Unavailable`, `TimedOut`.
+    pub async fn locks(&self, after: Ino, only: Option<Ino>) -> FsResult<Vec<LockedInode>> {
+        let mut service = self.service.clone();
+        let request = v1::ListLocksRequest {
+            after: after.0,
+            ino: only.map_or(0, |ino| ino.0),
+        };
+        locks_from_wire(within(self.deadline, service.list_locks(request)).await?)
     }
 
     /// Chooses when changes of metadata are durable, for all clients from now on and across restarts.

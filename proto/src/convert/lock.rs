@@ -1,14 +1,18 @@
 //! Advisory locks: what is asked, held and declared, the numbers of requests, and how they end.
 
-use super::session::session_id;
+use super::session::{duration_to_ms, session_id};
 use super::{at_most, invalid, required};
 use crate::v1;
-use dfs_common::limits::{LOCK_DECLARATIONS_MAX, SESSION_LOCK_REQUESTS_MAX};
+use dfs_common::limits::{
+    CLIENT_NAME_BYTES_MAX, LISTED_LOCKS_MAX, LOCK_DECLARATIONS_MAX, LOCKED_INODES_PAGE_MAX, PATH_BYTES_MAX,
+    SESSION_LOCK_REQUESTS_MAX,
+};
 use dfs_common::lock::{
-    HeldLock, LockDeclaration, LockDeclarations, LockKind, LockOutcome, LockOwner, LockRange, LockSpec,
-    LockStyle, LockTicket,
+    HeldLock, ListedLock, LockDeclaration, LockDeclarations, LockKind, LockOutcome, LockOwner, LockRange,
+    LockSpec, LockStyle, LockTicket, LockedInode,
 };
 use dfs_common::{FsResult, Ino};
+use std::time::Duration;
 
 fn style_to_wire(style: LockStyle) -> u32 {
     match style {
@@ -222,4 +226,64 @@ pub(super) fn lost_locks_to_wire(lost: &[LockDeclaration]) -> Vec<v1::LockDeclar
 /// `Invalid` above [`LOCK_DECLARATIONS_MAX`], and as [`lock_from_wire`].
 pub(super) fn lost_locks_from_wire(lost: Vec<v1::LockDeclaration>) -> FsResult<Vec<LockDeclaration>> {
     declarations_from_wire(lost)
+}
+
+/// The wire form of an inode's locks.
+pub fn locked_inode_to_wire(inode: &LockedInode) -> v1::LockedInode {
+    let listed = |listed: &ListedLock| v1::ListedLock {
+        session: listed.session.0,
+        client_name: listed.client.clone(),
+        lock: Some(lock_to_wire(&listed.lock)),
+        age_ms: duration_to_ms(listed.age),
+    };
+    v1::LockedInode {
+        ino: inode.ino.0,
+        path: inode.path.clone(),
+        held: inode.held.iter().map(listed).collect(),
+        waiting: inode.waiting.iter().map(listed).collect(),
+        more: inode.more,
+    }
+}
+
+/// An inode's locks from the wire.
+///
+/// # Errors
+/// `Invalid`: more than [`LISTED_LOCKS_MAX`], a path or a client's name above its limit, and as [`lock_from_wire`].
+pub fn locked_inode_from_wire(inode: v1::LockedInode) -> FsResult<LockedInode> {
+    let listed = |listed: v1::ListedLock| {
+        at_most(
+            listed.client_name.len(),
+            CLIENT_NAME_BYTES_MAX,
+            "bytes of a client name",
+        )?;
+        Ok(ListedLock {
+            session: session_id(listed.session)?,
+            client: listed.client_name,
+            lock: required_lock(listed.lock)?,
+            age: Duration::from_millis(listed.age_ms),
+        })
+    };
+    let path_bytes = inode.path.as_ref().map_or(0, |path| path.len());
+    at_most(path_bytes, PATH_BYTES_MAX, "bytes of a path")?;
+    at_most(
+        inode.held.len() + inode.waiting.len(),
+        LISTED_LOCKS_MAX,
+        "listed locks",
+    )?;
+    Ok(LockedInode {
+        ino: Ino(inode.ino),
+        path: inode.path,
+        held: inode.held.into_iter().map(listed).collect::<FsResult<_>>()?,
+        waiting: inode.waiting.into_iter().map(listed).collect::<FsResult<_>>()?,
+        more: inode.more,
+    })
+}
+
+/// A page of locked inodes from the wire.
+///
+/// # Errors
+/// `Invalid` for more than [`LOCKED_INODES_PAGE_MAX`], and as [`locked_inode_from_wire`].
+pub fn locks_from_wire(reply: v1::ListLocksReply) -> FsResult<Vec<LockedInode>> {
+    at_most(reply.inodes.len(), LOCKED_INODES_PAGE_MAX, "locked inodes")?;
+    reply.inodes.into_iter().map(locked_inode_from_wire).collect()
 }

@@ -102,6 +102,16 @@ pub enum AdminCommand {
     /// Limit what may lie below directories
     #[command(subcommand)]
     Quota(QuotaCommand),
+    /// List advisory locks (flock, fcntl): who holds them, and who waits
+    Locks(LocksArgs),
+}
+
+/// Arguments of `admin locks`.
+#[derive(Debug, ClapArgs)]
+pub struct LocksArgs {
+    /// The locks of this file only
+    #[arg(value_name = "PATH", value_parser = dfs_path())]
+    pub path: Option<DfsPath>,
 }
 
 /// Commands on the metadata of a running cluster.

@@ -3,6 +3,7 @@
 use crate::backup::stream::PieceWriter;
 use crate::backup::{self, Source};
 use crate::fsck::{self, Event, Summary};
+use crate::lock::listing;
 use crate::namespace::{self, quota, read};
 use crate::service::{CoordinatorService, total};
 use crate::store::snapshot::Stoppable;
@@ -224,6 +225,15 @@ impl AdminService {
         })
     }
 
+    fn locks(&self, request: v1::ListLocksRequest) -> FsResult<v1::ListLocksReply> {
+        let core = self.coordinator.core()?;
+        let only = Some(Ino(request.ino)).filter(|ino| ino.0 != 0);
+        let page = listing::page(&core, Ino(request.after), only)?;
+        Ok(v1::ListLocksReply {
+            inodes: page.iter().map(convert::locked_inode_to_wire).collect(),
+        })
+    }
+
     async fn choose_durability(&self, delay_ms: u64) -> FsResult<v1::Empty> {
         let durability = Durability::from_delay_ms(delay_ms)?;
         let core = self.coordinator.core()?;
@@ -378,6 +388,15 @@ impl v1::admin_server::Admin for AdminService {
         request: Request<v1::ListQuotasRequest>,
     ) -> Result<Response<v1::ListQuotasReply>, Status> {
         self.quotas(Ino(request.into_inner().after))
+            .map(Response::new)
+            .map_err(|error| status::to_status(&error))
+    }
+
+    async fn list_locks(
+        &self,
+        request: Request<v1::ListLocksRequest>,
+    ) -> Result<Response<v1::ListLocksReply>, Status> {
+        self.locks(request.into_inner())
             .map(Response::new)
             .map_err(|error| status::to_status(&error))
     }

@@ -28,8 +28,8 @@ fn encode(message: &impl Message) -> Bytes {
 }
 
 /// Reads a session's record.
-pub fn get_session(txn: &Txn<'_>, session: SessionId) -> FsResult<Option<v1::StoredSession>> {
-    let Some(value) = txn.get(&keys::session(session))? else {
+pub fn get_session(read: &dyn MetaRead, session: SessionId) -> FsResult<Option<v1::StoredSession>> {
+    let Some(value) = read.get(&keys::session(session))? else {
         return Ok(None);
     };
     v1::StoredSession::decode(value)

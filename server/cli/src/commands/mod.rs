@@ -5,6 +5,7 @@ mod download;
 mod du;
 mod durability;
 mod fsck;
+mod locks;
 mod ls;
 mod metadata;
 mod mkdir;
@@ -42,6 +43,7 @@ pub async fn run(command: Command, context: &Context) -> FsResult<()> {
             context.stoppable(metadata::run(context, command)).await
         }
         Command::Admin(AdminCommand::Quota(command)) => quota::run(context, command).await,
+        Command::Admin(AdminCommand::Locks(args)) => locks::run(context, args).await,
         Command::Admin(AdminCommand::Nodes) => context.stoppable(nodes::run(context)).await,
     }
 }

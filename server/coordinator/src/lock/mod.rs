@@ -8,6 +8,7 @@
 //! After a restart nothing new is granted until every session from before has declared its locks or ended.
 
 mod graph;
+pub mod listing;
 mod ranges;
 mod state;
 mod table;

@@ -9,6 +9,7 @@ use crate::store::MetaRead;
 use bytes::Bytes;
 use dfs_common::capability::ChunkCapability;
 use dfs_common::extent::{ExtentData, ExtentPage, ResolvedExtent};
+use dfs_common::limits::PATH_BYTES_MAX;
 use dfs_common::op::Entry;
 use dfs_common::service::{DirEntry, DirPage};
 use dfs_common::session::Caller;
@@ -46,6 +47,42 @@ pub fn resolve(read: &dyn MetaRead, parent: Ino, name: &Name) -> FsResult<Option
 /// `Stale`.
 pub fn getattr(read: &dyn MetaRead, ino: Ino) -> FsResult<Attr> {
     Inode::get(read, ino).map(|inode| inode.attr)
+}
+
+/// A path of an inode if every part of the way up is found with one look: names that were not renamed or linked since their
+/// inode was made. `None` otherwise, and if it has more than [`PATH_BYTES_MAX`] bytes.
+///
+/// # Errors
+/// Those of the store.
+pub fn known_path(read: &dyn MetaRead, ino: Ino) -> FsResult<Option<Bytes>> {
+    let mut names = Vec::new();
+    let mut length = 0;
+    let mut at = ino;
+    while at != Ino::ROOT {
+        let Some(inode) = Inode::find(read, at)? else {
+            return Ok(None);
+        };
+        // A new inode's number is its entry's cursor.
+        let Some(entry) = read.get(&keys::cursor(inode.parent, at.0))? else {
+            return Ok(None);
+        };
+        let (name, child, _) = dentry::decode_cursor(entry)?;
+        length += name.as_bytes().len() + 1;
+        if child != at || length > PATH_BYTES_MAX {
+            return Ok(None);
+        }
+        names.push(name);
+        at = inode.parent;
+    }
+    let mut path = Vec::with_capacity(length + 1);
+    for name in names.iter().rev() {
+        path.push(b'/');
+        path.extend_from_slice(name.as_bytes());
+    }
+    if path.is_empty() {
+        path.push(b'/');
+    }
+    Ok(Some(Bytes::from(path)))
 }
 
 /// Target of a symbolic link.
