@@ -166,5 +166,5 @@ pub const LOCK_POLLS_MAX: usize = 64;
 pub const LOCKED_INODES_PAGE_MAX: usize = 256;
 /// See [`LOCKED_INODES_PAGE_MAX`].
 pub const LISTED_LOCKS_MAX: usize = 1024;
-/// Locks that one request to resume a session declares: below 1 MiB on the wire.
+/// Locks that one request to resume a session declares: below 2 MiB on the wire.
 pub const LOCK_DECLARATIONS_MAX: usize = 16_384;

@@ -381,6 +381,146 @@ fn callers_and_identities_of_wrong_shape() {
 }
 
 #[test]
+fn locks_that_no_file_has() {
+    let lock = v1::Lock {
+        style: 2,
+        owner: u64::MAX,
+        kind: 1,
+        first: 0,
+        last: u64::MAX,
+        pid: u32::MAX,
+    };
+    assert!(lock_from_wire(lock).is_ok());
+    let change = |change: fn(&mut v1::Lock)| {
+        let mut changed = lock;
+        change(&mut changed);
+        lock_from_wire(changed)
+    };
+    assert!(change(|lock| lock.first = u64::MAX).is_ok());
+    refused(
+        change(|lock| (lock.first, lock.last) = (9, 8)),
+        "before its first byte",
+    );
+    refused(change(|lock| lock.style = 0), "style");
+    refused(change(|lock| lock.style = 4), "style");
+    refused(change(|lock| lock.kind = 0), "kind");
+    refused(change(|lock| lock.kind = 3), "kind");
+    refused(change(|lock| (lock.style, lock.first) = (1, 1)), "whole file");
+    refused(unlock_from_wire(None), "lock");
+    assert!(unlock_from_wire(Some(v1::Lock { kind: 0, ..lock })).is_ok());
+    let ticket = v1::LockTicket {
+        answered: vec![0; SESSION_LOCK_REQUESTS_MAX + 1],
+        ..v1::LockTicket::default()
+    };
+    refused(lock_ticket_from_wire(ticket), "answered lock requests");
+    for outcome in [0, 7, u32::MAX] {
+        refused(lock_outcome_from_wire(v1::LockReply { outcome }), "outcome");
+    }
+    let held = |session, lock| held_lock_from_wire(v1::HeldLock { session, lock });
+    assert!(held(1, Some(lock)).is_ok());
+    refused(held(1 << 48, Some(lock)), "48 bits");
+    refused(held(1, None), "lock");
+
+    let listed = v1::ListedLock {
+        session: 1,
+        client_name: "c".to_string(),
+        lock: Some(lock),
+        age_ms: u64::MAX,
+    };
+    let inode = v1::LockedInode {
+        ino: 1,
+        path: Some("/f".into()),
+        held: vec![listed.clone()],
+        waiting: vec![listed.clone()],
+        more: u64::MAX,
+    };
+    let page = |change: &dyn Fn(&mut v1::LockedInode)| {
+        let mut changed = inode.clone();
+        change(&mut changed);
+        locks_from_wire(v1::ListLocksReply {
+            inodes: vec![changed],
+        })
+    };
+    assert!(page(&|_| {}).is_ok());
+    refused(
+        page(&|inode| inode.held = vec![listed.clone(); LISTED_LOCKS_MAX]),
+        "listed locks",
+    );
+    refused(
+        page(&|inode| inode.path = Some(vec![b'/'; PATH_BYTES_MAX + 1].into())),
+        "path",
+    );
+    refused(
+        page(&|inode| inode.held[0].client_name = "c".repeat(CLIENT_NAME_BYTES_MAX + 1)),
+        "client name",
+    );
+    refused(page(&|inode| inode.waiting[0].lock = None), "lock");
+    let inodes = vec![inode.clone(); LOCKED_INODES_PAGE_MAX + 1];
+    refused(locks_from_wire(v1::ListLocksReply { inodes }), "locked inodes");
+}
+
+#[test]
+fn declarations_of_locks_without_bounds_or_sense() {
+    let declaration = v1::LockDeclaration {
+        ino: 1,
+        lock: Some(v1::Lock {
+            style: 2,
+            kind: 2,
+            ..v1::Lock::default()
+        }),
+    };
+    let request = |held: usize, more| v1::OpenSessionRequest {
+        protocol_version: 1,
+        resume: Some(identity()),
+        locks: Some(v1::LockDeclarations {
+            settled: 0,
+            held: vec![declaration; held],
+            more,
+        }),
+        ..v1::OpenSessionRequest::default()
+    };
+    assert!(open_session_from_wire(request(LOCK_DECLARATIONS_MAX, true)).is_ok());
+    refused(
+        open_session_from_wire(request(LOCK_DECLARATIONS_MAX + 1, false)),
+        "declared locks",
+    );
+    for (held, more) in [(1, false), (0, true)] {
+        let fresh = v1::OpenSessionRequest {
+            resume: None,
+            ..request(held, more)
+        };
+        refused(open_session_from_wire(fresh), "new session");
+    }
+    let early = v1::OpenSessionRequest {
+        opened: vec![v1::OpenDeclaration::default()],
+        ..request(1, true)
+    };
+    refused(open_session_from_wire(early), "last part");
+    let mut half = request(1, false);
+    if let Some(locks) = &mut half.locks {
+        locks.held[0].lock = None;
+    }
+    refused(open_session_from_wire(half), "lock");
+    let largest = v1::LockDeclaration {
+        ino: u64::MAX,
+        lock: Some(v1::Lock {
+            style: 2,
+            owner: u64::MAX,
+            kind: 2,
+            first: u64::MAX,
+            last: u64::MAX,
+            pid: u32::MAX,
+        }),
+    };
+    let mut full = request(0, true);
+    if let Some(locks) = &mut full.locks {
+        locks.held = vec![largest; LOCK_DECLARATIONS_MAX];
+    }
+    let bytes = prost::Message::encoded_len(&full);
+    assert!(bytes < MESSAGE_BYTES_MAX / 2, "{bytes} bytes");
+}
+
+#[test]
 fn sessions_of_another_protocol_or_without_bounds() {
     let request = |version| v1::OpenSessionRequest {
         protocol_version: version,

@@ -3,9 +3,12 @@
 
 #![allow(clippy::unwrap_used)] // the whole file is test code
 
+use dfs_common::limits::SESSION_LOCK_REQUESTS_MAX;
+use dfs_common::lock::{LockKind, LockOutcome, LockOwner, LockRange, LockSpec, LockStyle, LockTicket};
+use dfs_common::op::{MutationBatch, NumberedOp, OpReply, Operation};
 use dfs_common::service::MetadataService;
-use dfs_common::session::{Identity, OpenSession};
-use dfs_common::{ErrorKind, Ino, SessionId};
+use dfs_common::session::{Caller, Identity, OpenSession};
+use dfs_common::{ErrorKind, Ino, Name, OpNumber, SessionId};
 use dfs_coordinator::{Coordinator, CoordinatorConfig};
 use dfs_proto::framed::MetadataFramedClient;
 use dfs_proto::socket::{LocalSockets, Peer, Socket, dial};
@@ -192,7 +195,7 @@ async fn random_messages_for_every_method_harm_nobody() {
         let mut stream = framed(address, kind).await;
         for call in 0..4000 {
             // Recalls (16) wait for a recall; they have a test of their own.
-            let method = random.random_range(1..16);
+            let method = [random.random_range(1..16), random.random_range(17..23)][random.random_range(0..2)];
             let mut payload = vec![0; random.random_range(0..200)];
             random.fill_bytes(&mut payload);
             if random.random_bool(0.7) {
@@ -223,6 +226,170 @@ async fn random_messages_for_every_method_harm_nobody() {
         assert_eq!(error.kind(), ErrorKind::SessionFenced);
         serves(address).await;
         coordinator.shutdown().await;
+    }
+}
+
+/// Requests for locks as no client of ours makes them, on the wire.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn malformed_lock_requests_are_refused_and_the_connection_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = coordinator(dir.path()).await;
+    let (client, own) = session(coordinator.address()).await;
+    let whole = v1::Lock {
+        style: 2,
+        owner: 1,
+        kind: 2,
+        first: 0,
+        last: u64::MAX,
+        pid: 1,
+    };
+    let request = |change: &dyn Fn(&mut v1::LockRequest)| {
+        let mut request = v1::LockRequest {
+            identity: Some(dfs_proto::convert::identity_to_wire(&own)),
+            ticket: Some(v1::LockTicket::default()),
+            ino: 1,
+            lock: Some(whole),
+            patience_ms: u32::MAX,
+        };
+        change(&mut request);
+        request.encode_to_vec()
+    };
+    let of = |lock: v1::Lock| move |request: &mut v1::LockRequest| request.lock = Some(lock);
+    let requests = [
+        request(&of(v1::Lock {
+            first: 1,
+            last: 0,
+            ..whole
+        })),
+        request(&of(v1::Lock { style: 0, ..whole })),
+        request(&of(v1::Lock {
+            style: u32::MAX,
+            ..whole
+        })),
+        request(&of(v1::Lock { kind: 3, ..whole })),
+        request(&of(v1::Lock {
+            style: 1,
+            last: 9,
+            ..whole
+        })),
+        request(&|request| request.lock = None),
+        request(&|request| request.ticket = None),
+        request(&|request| request.identity = None),
+        request(&|request| {
+            request.ticket = Some(v1::LockTicket {
+                answered: vec![u64::MAX; SESSION_LOCK_REQUESTS_MAX + 1],
+                ..v1::LockTicket::default()
+            });
+        }),
+    ];
+    let mut stream = framed(coordinator.address(), LocalSockets::Off).await;
+    for (place, payload) in requests.iter().enumerate() {
+        let sent = frame(place as u64, 19, REQUEST, payload);
+        stream.write_all(&sent).await.unwrap();
+        let (answered, kind, payload) = next(&mut stream).await;
+        assert_eq!((answered, kind), (place as u64, ERROR), "request {place}");
+        let error = v1::Error::decode(&payload[..]).unwrap();
+        assert_eq!(
+            error.kind,
+            ErrorKind::Invalid as u32,
+            "request {place}: {error:?}"
+        );
+    }
+    assert!(client.getattr(own, Ino::ROOT).await.is_ok());
+    serves(coordinator.address()).await;
+    coordinator.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_asks_for_all_locks_there_are_harms_itself_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = coordinator(dir.path()).await;
+    let address = coordinator.address();
+    let ((greedy, me), (other, them)) = (session(address).await, session(address).await);
+    let ino = created(&greedy, me).await;
+    other.open(them, Caller::root(), ino, true, true).await.unwrap();
+    let lock = |number: u64, first, last| LockSpec {
+        owner: LockOwner {
+            style: LockStyle::Process,
+            number,
+        },
+        kind: LockKind::Exclusive,
+        range: LockRange::new(first, last).unwrap(),
+        pid: u32::MAX,
+    };
+    let ticket = |number, settled| LockTicket {
+        number,
+        settled,
+        answered: Vec::new(),
+    };
+    // The ends of the ranges, and neighbours there.
+    for (number, first, last) in [
+        (0, u64::MAX, u64::MAX),
+        (1, 0, 0),
+        (2, 1, u64::MAX - 1),
+        (3, u64::MAX - 1, u64::MAX),
+    ] {
+        let asked = greedy.lock(me, ticket(number, 0), ino, lock(1, first, last), Duration::ZERO);
+        assert_eq!(asked.await, Ok(LockOutcome::Granted), "{first} to {last}");
+    }
+    let held = other.test_lock(them, ino, lock(1, 7, 7)).await.unwrap().unwrap();
+    assert_eq!(held.lock.range, LockRange::WHOLE);
+    // Without settling anything, as many requests as are remembered.
+    let mut busy = 0;
+    for number in 4..SESSION_LOCK_REQUESTS_MAX as u64 + 20 {
+        let asked = lock(number, 5, 5);
+        let patience = Duration::from_millis(number % 2);
+        match greedy
+            .lock(me, ticket(number, 0), Ino(ino.0), asked, patience)
+            .await
+        {
+            Ok(LockOutcome::Conflict | LockOutcome::Waiting) => {}
+            Err(error) if error.kind() == ErrorKind::Busy => busy += 1,
+            told => panic!("request {number}: {told:?}"),
+        }
+    }
+    assert_eq!(busy, 20, "no more than are remembered");
+    let unlock = greedy.unlock(me, ticket(9000, 0), ino, lock(1, 0, 0).owner, LockRange::WHOLE);
+    assert_eq!(unlock.await.unwrap_err().kind(), ErrorKind::Busy);
+    // A number from the end of all numbers settles the session for good; it can still be closed.
+    let last = ticket(u64::MAX, u64::MAX);
+    let unlock = greedy.unlock(me, last, Ino(u64::MAX), lock(1, 0, 0).owner, LockRange::WHOLE);
+    assert_eq!(unlock.await, Ok(LockOutcome::Granted));
+    let late = greedy.lock(me, ticket(u64::MAX - 1, 0), ino, lock(1, 0, 0), Duration::ZERO);
+    assert_eq!(late.await.unwrap_err().kind(), ErrorKind::StaleOperation);
+    // Everybody else is served, and after its end all is free.
+    let began = std::time::Instant::now();
+    let asked = other.lock(them, ticket(1, 0), ino, lock(1, 0, 9), Duration::from_millis(1));
+    assert_eq!(asked.await, Ok(LockOutcome::Waiting));
+    within(greedy.close_session(me)).await.unwrap();
+    let asked = other.lock(them, ticket(1, 0), ino, lock(1, 0, 9), DEADLINE);
+    assert_eq!(within(asked).await, Ok(LockOutcome::Granted));
+    assert!(began.elapsed() < DEADLINE);
+    coordinator.shutdown().await;
+}
+
+async fn created(client: &MetadataFramedClient, identity: Identity) -> Ino {
+    let create = Operation::Create {
+        parent: Ino::ROOT,
+        name: Name::new(&b"f"[..]).unwrap(),
+        mode: 0o644,
+        exclusive: true,
+        read: true,
+        write: true,
+    };
+    let batch = MutationBatch {
+        ops: vec![NumberedOp {
+            number: OpNumber(1),
+            caller: Caller::root(),
+            op: create,
+        }],
+        acknowledged_below: OpNumber(0),
+        stop_on_error: true,
+        durable: false,
+    };
+    match client.mutate(identity, batch).await.unwrap().results.remove(0) {
+        Ok(OpReply::Created { entry, .. }) => entry.attr.ino,
+        other => panic!("{other:?}"),
     }
 }
 
