@@ -18,6 +18,8 @@ pub enum Victim {
     Coordinator,
     /// A datanode.
     Datanode,
+    /// The program that makes a coordinator's data directory from a backup.
+    Restore,
 }
 
 macro_rules! failpoints {
@@ -74,8 +76,16 @@ failpoints! {
     OpenSessionAfterCommit = "OPEN_SESSION_AFTER_COMMIT" of Coordinator,
     /// A client came back and was not told: it comes back once more.
     ResumeSessionAfterCommit = "RESUME_SESSION_AFTER_COMMIT" of Coordinator,
-    /// A session is taken apart by half: its lease ends the rest.
-    EndSessionAfterStep = "END_SESSION_AFTER_STEP" of Coordinator,
+    /// A session's lease is over and it is refused, in memory only: it has another lease from the next start on.
+    ExpireSessionAfterFence = "EXPIRE_SESSION_AFTER_FENCE" of Coordinator,
+    /// The orphans that a session held are let go: its lease ends the rest.
+    EndSessionAfterOrphans = "END_SESSION_AFTER_ORPHANS" of Coordinator,
+    /// Its replies are gone too: the same, and nobody is answered from them any more.
+    EndSessionAfterReplies = "END_SESSION_AFTER_REPLIES" of Coordinator,
+    /// The marks of its deleted chunks are gone too: it may not commit them, for it is refused.
+    EndSessionAfterSpent = "END_SESSION_AFTER_SPENT" of Coordinator,
+    /// Its record is gone: it has never been.
+    EndSessionAfterRecord = "END_SESSION_AFTER_RECORD" of Coordinator,
     /// The last close of an unlinked file, not committed: the file is kept until its session says again that it is closed.
     ReleaseAfterApply = "RELEASE_AFTER_APPLY" of Coordinator,
     /// Replaced inodes let go in the transaction only: they are let go later.
@@ -90,6 +100,30 @@ failpoints! {
     CollectAfterForget = "COLLECT_AFTER_FORGET" of Coordinator,
     /// A datanode is registered and was not told: it registers again, as the same.
     RegisterNodeAfterCommit = "REGISTER_NODE_AFTER_COMMIT" of Coordinator,
+    /// Placement groups have numbers in the transaction only: there are none, and they are made after the next start.
+    CreateGroupsAfterApply = "CREATE_GROUPS_AFTER_APPLY" of Coordinator,
+    /// They are durable, and no chunk was granted in them: they are there, and not made twice.
+    CreateGroupsAfterCommit = "CREATE_GROUPS_AFTER_COMMIT" of Coordinator,
+    /// A quota is set in the transaction only: it is not.
+    SetQuotaAfterApply = "SET_QUOTA_AFTER_APPLY" of Coordinator,
+    /// It is durable, who asked was not told: it is set, in both of its places.
+    SetQuotaAfterCommit = "SET_QUOTA_AFTER_COMMIT" of Coordinator,
+    /// Repairs are made in the transaction only: none is.
+    RepairAfterApply = "REPAIR_AFTER_APPLY" of Coordinator,
+    /// A portion of the repairs is durable: another check finds only what is left.
+    RepairAfterCommit = "REPAIR_AFTER_COMMIT" of Coordinator,
+    /// The hold after a restore is over in the transaction only: it lasts.
+    ReleaseHoldAfterApply = "RELEASE_HOLD_AFTER_APPLY" of Coordinator,
+    /// It is over for good, and the collector does not know yet.
+    ReleaseHoldAfterCommit = "RELEASE_HOLD_AFTER_COMMIT" of Coordinator,
+    /// The records of a backup are in a store: no coordinator's, and it is begun anew in an empty directory.
+    RestoreAfterRecords = "RESTORE_AFTER_RECORDS" of Restore,
+    /// The store is whole and durable: the same.
+    RestoreAfterStore = "RESTORE_AFTER_STORE" of Restore,
+    /// The number of starts is durable, whose the directory is is not: the same.
+    RestoreAfterFence = "RESTORE_AFTER_FENCE" of Restore,
+    /// The directory is a coordinator's, who asked was not told: it starts.
+    RestoreAfterIdentity = "RESTORE_AFTER_IDENTITY" of Restore,
     /// A chunk has a temporary file: no chunk, and the file goes at the next start.
     ChunkAfterTemp = "CHUNK_AFTER_TEMP" of Datanode,
     /// Its content is written and not synced: the same.
@@ -140,6 +174,14 @@ fn refused(why: &str) -> FsError {
     FsError::new(ErrorKind::Invalid, format!("{why}: unset {VARIABLE}"))
 }
 
+/// What a build without failpoints says to one that is asked for.
+#[cfg(any(test, not(debug_assertions)))]
+fn has_none(text: &str) -> FsError {
+    refused(&format!(
+        "{VARIABLE}={text} is set, and a release build has no failpoints"
+    ))
+}
+
 /// Arms what the environment says. Once, at the start of a server.
 ///
 /// # Errors
@@ -151,10 +193,7 @@ pub fn arm_from_environment() -> FsResult<()> {
     #[cfg(debug_assertions)]
     return armed::arm(&text.to_string_lossy());
     #[cfg(not(debug_assertions))]
-    return Err(refused(&format!(
-        "{VARIABLE}={} is set, and a release build has no failpoints",
-        text.to_string_lossy()
-    )));
+    return Err(has_none(&text.to_string_lossy()));
 }
 
 /// Dies here if this failpoint is armed, and it is its time.
@@ -178,6 +217,13 @@ mod tests {
         let count = names.len();
         names.dedup();
         assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn release_build_refuses_whatever_failpoint_is_asked_for() {
+        let error = has_none("COMMIT_AFTER_APPLY");
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.message().contains("release build") && error.message().contains("unset DFS_FAILPOINT"));
     }
 
     #[test]

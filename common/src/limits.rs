@@ -145,8 +145,14 @@ pub const LEASE_COOLDOWN: Duration = Duration::from_secs(1);
 pub const RECALL_PATIENCE: Duration = Duration::from_secs(20);
 /// A call for recalls is answered after this long even if there are none.
 pub const RECALL_POLL: Duration = Duration::from_secs(4);
+/// Chunks that a datanode is asked to describe at once.
+pub const CHUNK_STATS_MAX: usize = 256;
 /// Repairs that the applier makes at once in a check of the file system.
 pub const FSCK_REPAIRS_AT_ONCE: usize = 256;
+/// Memory, in bytes, of each order that a check sorts records into; it keeps at most eight at once. More goes through temporary files.
+pub const FSCK_SORT_MEMORY_BYTES: usize = 8 << 20;
+/// Free bytes that the temporary files of a check leave on the disk of the metadata: above what stops clients.
+pub const FSCK_DISK_KEPT_FREE_BYTES: u64 = 256 << 20;
 /// Lost chunks whose files a check names; more are only counted.
 pub const FSCK_LOST_CHUNKS_MAX: usize = 65_536;
 /// Files with lost content that a check names.

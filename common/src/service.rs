@@ -290,6 +290,21 @@ pub trait ChunkService: Send + Sync + 'static {
     ) -> FsResult<BoxStream<'static, FsResult<Piece>>>;
     /// Description of a stored chunk; the capability permits reading.
     async fn stat_chunk(&self, capability: ChunkCapability) -> FsResult<ChunkDescription>;
+    /// Descriptions of 1 to [`crate::limits::CHUNK_STATS_MAX`] chunks, in the order asked for; each capability permits reading. What is
+    /// behind a network is asked once for all.
+    ///
+    /// # Errors
+    /// Those of the call; `UnknownVersion` if the peer's release knows [`ChunkService::stat_chunk`] only. Those of a chunk are in its place.
+    async fn stat_chunks(
+        &self,
+        capabilities: Vec<ChunkCapability>,
+    ) -> FsResult<Vec<FsResult<ChunkDescription>>> {
+        let mut described = Vec::with_capacity(capabilities.len());
+        for capability in capabilities {
+            described.push(self.stat_chunk(capability).await);
+        }
+        Ok(described)
+    }
     /// Deletes a chunk; a missing one is no error. The capability permits deleting.
     async fn delete_chunk(&self, capability: ChunkCapability) -> FsResult<()>;
 }

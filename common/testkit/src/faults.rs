@@ -375,6 +375,14 @@ impl ChunkService for FaultyChunks {
             .around("stat_chunk", self.inner.stat_chunk(capability))
             .await
     }
+    async fn stat_chunks(
+        &self,
+        capabilities: Vec<ChunkCapability>,
+    ) -> FsResult<Vec<FsResult<ChunkDescription>>> {
+        self.plan
+            .around("stat_chunks", self.inner.stat_chunks(capabilities))
+            .await
+    }
     async fn delete_chunk(&self, capability: ChunkCapability) -> FsResult<()> {
         self.plan
             .around("delete_chunk", self.inner.delete_chunk(capability))

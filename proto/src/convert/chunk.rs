@@ -9,10 +9,10 @@ use crate::v1;
 use bytes::Bytes;
 use dfs_common::capability::{ChunkAccess, ChunkCapability, Voucher};
 use dfs_common::chunk::{ChunkDescription, ChunkLabel};
-use dfs_common::limits::{FILE_BYTES_MAX, REPLICATION_MAX};
+use dfs_common::limits::{CHUNK_STATS_MAX, FILE_BYTES_MAX, REPLICATION_MAX};
 use dfs_common::piece::Piece;
 use dfs_common::service::{ChunkWritten, VouchedHash};
-use dfs_common::{ErrorKind, FsError, FsResult, Ino, SessionEpoch};
+use dfs_common::{ChunkId, ErrorKind, FsError, FsResult, Ino, SessionEpoch};
 
 /// A capability's wire form.
 pub fn chunk_capability_to_wire(capability: &ChunkCapability) -> v1::ChunkCapability {
@@ -168,6 +168,63 @@ pub fn vouched_hash_from_wire(end: v1::WriteChunkEnd) -> FsResult<VouchedHash> {
         sha256: fixed(&end.sha256, "SHA-256")?,
         voucher: Voucher(fixed(&end.voucher, "voucher")?),
     })
+}
+
+/// The wire form of a question for many descriptions.
+pub fn stat_chunks_to_wire(capabilities: &[ChunkCapability]) -> v1::StatChunksRequest {
+    v1::StatChunksRequest {
+        capabilities: capabilities.iter().map(chunk_capability_to_wire).collect(),
+    }
+}
+
+/// A question for many descriptions from the wire.
+///
+/// # Errors
+/// `Invalid`: none or too many capabilities, or malformed ones.
+pub fn stat_chunks_from_wire(request: v1::StatChunksRequest) -> FsResult<Vec<ChunkCapability>> {
+    if request.capabilities.is_empty() {
+        return Err(invalid("no chunk is asked for"));
+    }
+    at_most(request.capabilities.len(), CHUNK_STATS_MAX, "chunks")?;
+    let capabilities = request.capabilities.into_iter();
+    capabilities.map(chunk_capability_from_wire).collect()
+}
+
+/// The wire form of many descriptions.
+pub fn chunk_stats_to_wire(described: &[FsResult<ChunkDescription>]) -> v1::StatChunksReply {
+    use v1::chunk_stat::Outcome;
+    let chunk = |described: &FsResult<ChunkDescription>| v1::ChunkStat {
+        outcome: Some(match described {
+            Ok(description) => Outcome::Description(chunk_description_to_wire(description)),
+            Err(error) => Outcome::Error(error_to_wire(error)),
+        }),
+    };
+    v1::StatChunksReply {
+        chunks: described.iter().map(chunk).collect(),
+    }
+}
+
+/// Descriptions of the chunks of `asked` from the wire.
+///
+/// # Errors
+/// `Invalid`: not one answer for each, an answer about another chunk, or malformed ones.
+pub fn chunk_stats_from_wire(
+    reply: v1::StatChunksReply,
+    asked: &[ChunkId],
+) -> FsResult<Vec<FsResult<ChunkDescription>>> {
+    use v1::chunk_stat::Outcome;
+    if reply.chunks.len() != asked.len() {
+        return Err(invalid("not every chunk that was asked for is described"));
+    }
+    let chunk = |(described, asked): (v1::ChunkStat, &ChunkId)| match required(described.outcome, "outcome")?
+    {
+        Outcome::Error(error) => Ok(Err(error_from_wire(error))),
+        Outcome::Description(description) => match chunk_description_from_wire(description)? {
+            description if description.chunk == *asked => Ok(Ok(description)),
+            _ => Err(invalid("another chunk is described than was asked for")),
+        },
+    };
+    reply.chunks.into_iter().zip(asked).map(chunk).collect()
 }
 
 /// The wire form of a write's outcome.

@@ -4,19 +4,19 @@ use super::channel::{stub_channel, timed_out, within};
 use super::message::{Encoded, Incoming, Outgoing, call};
 use super::upload::Upload;
 use crate::convert::{
-    chunk_capability_to_wire, chunk_description_from_wire, chunk_written_from_wire, invalid, piece_from_wire,
-    required, wrong_answer,
+    chunk_capability_to_wire, chunk_description_from_wire, chunk_stats_from_wire, chunk_written_from_wire,
+    invalid, piece_from_wire, required, stat_chunks_to_wire, wrong_answer,
 };
 use crate::socket::Peer;
 use crate::v1;
 use crate::v1::chunk_client::ChunkClient;
 use async_trait::async_trait;
-use dfs_common::FsResult;
 use dfs_common::capability::ChunkCapability;
 use dfs_common::chunk::ChunkDescription;
 use dfs_common::limits::MESSAGE_BYTES_MAX;
 use dfs_common::piece::Piece;
 use dfs_common::service::{ChunkService, ChunkWritten, WriteChunk};
+use dfs_common::{ChunkId, FsResult};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use std::time::Duration;
@@ -145,6 +145,17 @@ impl ChunkService for ChunkGrpcClient {
         let mut client = self.client();
         let reply = within(self.deadline, client.stat_chunk(chunk_request(&capability))).await?;
         chunk_description_from_wire(reply)
+    }
+
+    async fn stat_chunks(
+        &self,
+        capabilities: Vec<ChunkCapability>,
+    ) -> FsResult<Vec<FsResult<ChunkDescription>>> {
+        let mut client = self.client();
+        let request = stat_chunks_to_wire(&capabilities);
+        let reply = within(self.deadline, client.stat_chunks(request)).await?;
+        let asked: Vec<ChunkId> = capabilities.iter().map(|capability| capability.chunk).collect();
+        chunk_stats_from_wire(reply, &asked)
     }
 
     async fn delete_chunk(&self, capability: ChunkCapability) -> FsResult<()> {

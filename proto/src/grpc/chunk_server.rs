@@ -5,8 +5,9 @@
 
 use super::message::{Encoded, Incoming, respond};
 use crate::convert::{
-    HeadHash, chunk_description_to_wire, chunk_written_to_wire, invalid, piece_from_wire, required,
-    required_capability, vouched_hash_from_wire, write_chunk_head_from_wire, wrong_upload,
+    HeadHash, chunk_description_to_wire, chunk_stats_to_wire, chunk_written_to_wire, invalid,
+    piece_from_wire, required, required_capability, stat_chunks_from_wire, vouched_hash_from_wire,
+    write_chunk_head_from_wire, wrong_upload,
 };
 use crate::status::to_status;
 use crate::v1;
@@ -31,7 +32,7 @@ use tonic::server::NamedService;
 /// Number of the field `piece` in `ReadChunkReply`.
 const PIECE_FIELD: u32 = 1;
 
-/// The adapter between gRPC and a [`ChunkService`]: the four calls of the chunk service of chunk.proto.
+/// The adapter between gRPC and a [`ChunkService`]: the calls of the chunk service of chunk.proto.
 pub struct ChunkGrpcServer<S: ?Sized> {
     service: Arc<S>,
     stall: Duration,
@@ -65,6 +66,7 @@ impl<S: ChunkService + ?Sized> ChunkGrpcServer<S> {
             "/dfs.v1.Chunk/WriteChunk" => Encoded::message(&self.write(messages).await?),
             "/dfs.v1.Chunk/ReadChunk" => return Ok(respond(self.read(messages.only().await?).await?)),
             "/dfs.v1.Chunk/StatChunk" => Encoded::message(&self.stat(messages.only().await?).await?),
+            "/dfs.v1.Chunk/StatChunks" => Encoded::message(&self.stat_all(messages.only().await?).await?),
             "/dfs.v1.Chunk/DeleteChunk" => Encoded::message(&self.delete(messages.only().await?).await?),
             _ => {
                 return Err(FsError::new(
@@ -125,6 +127,13 @@ impl<S: ChunkService + ?Sized> ChunkGrpcServer<S> {
         let capability = required_capability(request.capability)?;
         let description = self.service.stat_chunk(capability).await?;
         Ok(chunk_description_to_wire(&description))
+    }
+
+    async fn stat_all(&self, request: v1::StatChunksRequest) -> FsResult<v1::StatChunksReply> {
+        let capabilities = stat_chunks_from_wire(request)?;
+        Ok(chunk_stats_to_wire(
+            &self.service.stat_chunks(capabilities).await?,
+        ))
     }
 
     async fn delete(&self, request: v1::ChunkRequest) -> FsResult<v1::Empty> {

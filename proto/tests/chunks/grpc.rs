@@ -228,6 +228,23 @@ impl Chunk for Liar {
     ) -> Result<Response<v1::ChunkDescription>, Status> {
         Ok(Response::new(v1::ChunkDescription::default()))
     }
+    async fn stat_chunks(
+        &self,
+        request: Request<v1::StatChunksRequest>,
+    ) -> Result<Response<v1::StatChunksReply>, Status> {
+        // One answer, whatever was asked for, about another chunk.
+        let asked = request.into_inner().capabilities.remove(0);
+        let description = v1::ChunkDescription {
+            chunk: vec![7; asked.chunk.len()].into(),
+            length: 1,
+            sha256: vec![0; 32].into(),
+            ..v1::ChunkDescription::default()
+        };
+        let outcome = Some(v1::chunk_stat::Outcome::Description(description));
+        Ok(Response::new(v1::StatChunksReply {
+            chunks: vec![v1::ChunkStat { outcome }],
+        }))
+    }
     async fn delete_chunk(&self, _: Request<v1::ChunkRequest>) -> Result<Response<v1::Empty>, Status> {
         Err(Status::unknown("some proxy's text"))
     }
@@ -279,6 +296,12 @@ async fn what_a_broken_datanode_sends_is_never_taken_for_content() {
         assert_eq!(written.kind(), ErrorKind::Invalid, "{written}");
         let described = client.stat_chunk(permit(1, ChunkAccess::Read)).await.unwrap_err();
         assert_eq!(described.kind(), ErrorKind::Invalid, "{described}");
+        for (asked, why) in [(1, "another chunk"), (2, "not every chunk")] {
+            let asked = vec![permit(1, ChunkAccess::Read); asked];
+            let described = client.stat_chunks(asked).await.unwrap_err();
+            assert_eq!(described.kind(), ErrorKind::Invalid, "{described}");
+            assert!(described.message().contains(why), "{described}");
+        }
         let deleted = client
             .delete_chunk(permit(1, ChunkAccess::Delete))
             .await

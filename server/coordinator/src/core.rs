@@ -17,6 +17,7 @@ use crate::namespace;
 use crate::session::expiry::SessionExpiry;
 use crate::session::opens::OpenTable;
 use crate::session::table::SessionTable;
+use crate::sort::Scratch;
 use crate::store::MetaStore;
 use crate::store::fence::FencedStore;
 use crate::stored;
@@ -67,6 +68,8 @@ pub struct Core {
     pub workers: Workers,
     /// Held by the one check that runs.
     pub checking: tokio::sync::Mutex<()>,
+    /// For its temporary files.
+    pub scratch: Scratch,
     // Dropped last: the lock goes after the store is closed.
     _data: DataDir,
 }
@@ -165,6 +168,7 @@ impl Core {
             progress,
             workers: Workers::default(),
             checking: tokio::sync::Mutex::default(),
+            scratch: Scratch::in_dir(&config.data_dir),
             _data: data,
         })
     }

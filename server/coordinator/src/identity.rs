@@ -4,10 +4,12 @@
 //! processes out, `EPOCH` counts the openings (see [`crate::store::fence`]), `meta/` is the store. Invariant: a directory that
 //! is not a coordinator's, or is one of another kind or a newer format, is refused without a change to it.
 
+use crate::sort::Scratch;
 use crate::store::fence::Fence;
 use crate::store::{self, MetaStore, StoreKind};
 use dfs_common::capability::CapabilityKey;
 use dfs_common::data_dir::{DataDirectory, Kind, hex_bytes};
+use dfs_common::failpoint::{self, Failpoint};
 use dfs_common::{ClusterId, ErrorKind, FsError, FsResult, durable};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -180,6 +182,11 @@ impl NewDataDir {
         store::open(self.kind, &self.directory.path().join(STORE_DIR), NEW_CACHE_BYTES)
     }
 
+    /// For the temporary files of a check of it.
+    pub fn scratch(&self) -> Scratch {
+        Scratch::in_dir(self.directory.path())
+    }
+
     /// The store is whole: the directory is a coordinator's. Durable on return.
     pub fn finish(&self, owner: Owner) -> FsResult<()> {
         let path = self.directory.path();
@@ -187,6 +194,7 @@ impl NewDataDir {
         durable::sync_dir(path).map_err(|error| {
             FsError::from(error).context(format_args!("syncing the data directory {}", path.display()))
         })?;
+        failpoint::reach(Failpoint::RestoreAfterFence);
         self.directory.write_identity(&IdentityFile {
             format_version: FORMAT_VERSION,
             cluster: owner.cluster,

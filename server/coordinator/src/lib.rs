@@ -4,7 +4,7 @@
 //! only writer; [`session`] knows who may call and what is open; [`lease`]
 //! what clients may answer from memory; [`lock`] who holds which `flock` and `fcntl` locks (no call of the wire uses it yet); [`cluster`] knows the datanodes; [`gc`] takes away what
 //! nobody refers to; [`service`] and [`admin`] are
-//! the faces; [`fsck`] checks everything for an administrator, [`backup`] carries the metadata into files and back; [`core`](crate::core) puts the parts together. Nothing here knows FUSE, and nothing but [`applier`] writes to the store.
+//! the faces; [`fsck`] checks everything for an administrator, [`sort`] its records, [`backup`] carries the metadata into files and back; [`core`](crate::core) puts the parts together. Nothing here knows FUSE, and nothing but [`applier`] writes to the store.
 
 pub mod admin;
 pub mod applier;
@@ -21,6 +21,7 @@ pub mod namespace;
 pub mod server;
 pub mod service;
 pub mod session;
+pub mod sort;
 pub mod store;
 pub mod stored;
 pub mod worker;

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use dfs_common::capability::{CapabilityKey, ChunkAccess, ChunkCapability};
 use dfs_common::chunk::{ChunkDescription, ChunkLabel};
 use dfs_common::clock::Clock;
-use dfs_common::limits::{CHUNK_BYTES_MAX, FILE_BYTES_MAX, REPLICATION_MAX};
+use dfs_common::limits::{CHUNK_BYTES_MAX, CHUNK_STATS_MAX, FILE_BYTES_MAX, REPLICATION_MAX};
 use dfs_common::piece::Piece;
 use dfs_common::service::{ChunkService, ChunkWritten, ContentHash, VouchedHash, WriteChunk};
 use dfs_common::{ChunkId, ErrorKind, FsError, FsResult, SessionId};
@@ -173,6 +173,31 @@ impl ChunkService for DatanodeService {
     async fn stat_chunk(&self, capability: ChunkCapability) -> FsResult<ChunkDescription> {
         self.admit(&capability, capability.chunk, ChunkAccess::Read)?;
         self.store.stat(capability.chunk).await
+    }
+
+    async fn stat_chunks(
+        &self,
+        capabilities: Vec<ChunkCapability>,
+    ) -> FsResult<Vec<FsResult<ChunkDescription>>> {
+        if capabilities.len() > CHUNK_STATS_MAX {
+            return Err(invalid(format!(
+                "at most {CHUNK_STATS_MAX} chunks are described at once, not {}",
+                capabilities.len()
+            )));
+        }
+        let admitted: Vec<FsResult<ChunkId>> = capabilities
+            .iter()
+            .map(|capability| {
+                self.admit(capability, capability.chunk, ChunkAccess::Read)?;
+                Ok(capability.chunk)
+            })
+            .collect();
+        let chunks = admitted.iter().flatten().copied().collect();
+        let mut described = self.store.stat_all(chunks).await.into_iter();
+        let gone = || Err(FsError::new(ErrorKind::Io, "the chunk was not looked at"));
+        let answer =
+            |admitted: FsResult<ChunkId>| admitted.and_then(|_| described.next().unwrap_or_else(gone));
+        Ok(admitted.into_iter().map(answer).collect())
     }
 
     async fn delete_chunk(&self, capability: ChunkCapability) -> FsResult<()> {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use dfs_common::capability::{CapabilityKey, ChunkAccess, ChunkCapability};
 use dfs_common::checksum::content_sha256;
 use dfs_common::chunk::ChunkDescription;
-use dfs_common::limits::{FRAME_BYTES, WIRE_FRAME_BYTES};
+use dfs_common::limits::{CHUNK_STATS_MAX, FRAME_BYTES, WIRE_FRAME_BYTES};
 use dfs_common::piece::{self, Piece};
 use dfs_common::service::{ChunkService, ChunkWritten, ContentHash, VouchedHash, WriteChunk};
 use dfs_common::{ChunkId, ErrorKind, FsResult, Ino, PgId, SessionEpoch, SessionId};
@@ -49,6 +49,7 @@ const CHECKS: &[Check] = checks![Chunk:
     deleting_is_repeatable,
     only_the_coordinator_deletes,
     capabilities_are_for_one_access_and_one_chunk,
+    many_are_described_at_once_each_for_itself,
     capabilities_expire_and_are_not_forged,
     replicas_are_forwarded_and_failures_reported,
 ];
@@ -453,6 +454,29 @@ async fn capabilities_are_for_one_access_and_one_chunk(chunk: Chunk) {
     refused(service.write_chunk(request).await, ErrorKind::Unauthenticated);
     refused(fresh.stat().await, ErrorKind::NotFound);
     assert_eq!(chunk.read(0, 1000).await.unwrap(), whole);
+}
+
+async fn many_are_described_at_once_each_for_itself(chunk: Chunk) {
+    let whole = content(1000, 21);
+    chunk.write(&whole).await.unwrap();
+    let missing = Chunk::new(chunk.subject.clone());
+    let asked = vec![
+        missing.capability(ChunkAccess::Read),
+        chunk.capability(ChunkAccess::Read),
+        chunk.capability(ChunkAccess::Write),
+        chunk.capability(ChunkAccess::Read),
+    ];
+    let described = chunk.service().stat_chunks(asked).await.unwrap();
+    let [absent, found, refusal, again] = &described[..] else {
+        panic!("{described:?}");
+    };
+    refused(absent.clone(), ErrorKind::NotFound);
+    refused(refusal.clone(), ErrorKind::Unauthenticated);
+    assert_eq!(found, again);
+    assert_eq!(found.clone().unwrap(), chunk.stat().await.unwrap());
+    let many = vec![missing.capability(ChunkAccess::Read); CHUNK_STATS_MAX];
+    let described = chunk.service().stat_chunks(many).await.unwrap();
+    assert_eq!(described.len(), CHUNK_STATS_MAX);
 }
 
 async fn capabilities_expire_and_are_not_forged(chunk: Chunk) {

@@ -103,14 +103,23 @@ impl ProcessCluster {
             cluster.power = Some(Box::new(PowerDisk::new(image, &data)));
         }
         cluster.add("coordinator", args, options.coordinator_disk_bytes);
-        for number in 1..=options.datanodes {
-            let address = cluster.coordinator().to_owned();
-            let args = ["datanode".to_owned(), "--coordinator".to_owned(), address];
-            let args = [args.to_vec(), options.datanode_args.clone()].concat();
-            cluster.add(&format!("datanode-{number}"), args, options.datanode_disk_bytes);
+        for _ in 0..options.datanodes {
+            cluster.add_datanode(&options.datanode_args, options.datanode_disk_bytes);
         }
         cluster.wait_healthy();
         cluster
+    }
+
+    /// Starts one more datanode, with more arguments, and a disk of `disk_bytes` or the machine's.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn add_datanode(&mut self, args: &[String], disk_bytes: Option<u64>) {
+        let address = self.coordinator().to_owned();
+        let role = ["datanode".to_owned(), "--coordinator".to_owned(), address];
+        let args = [&role, args].concat();
+        let number = self.nodes.len();
+        self.add(&format!("datanode-{number}"), args, disk_bytes);
     }
 
     fn add(&mut self, name: &str, role: Vec<String>, disk_bytes: Option<u64>) {

@@ -28,7 +28,7 @@ mod user;
 pub use base::Base;
 pub use binaries::{Binaries, Program};
 #[cfg(feature = "cluster")]
-pub use check::check_store;
+pub use check::{StoppedStore, check_store, damaged_chunks};
 pub use cluster::{ClusterOptions, ProcessCluster};
 pub use command::{Finished, attempt, run};
 pub use content::{Content, digest, digest_hex};

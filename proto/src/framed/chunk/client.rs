@@ -5,8 +5,8 @@ use super::connection::{BUFFERS_KEPT, Connection, Received};
 use super::idle::Idle;
 use crate::convert::{
     HeadHash, WriteChunkHead, check_address, chunk_capability_to_wire, chunk_description_from_wire,
-    chunk_written_from_wire, invalid, vouched_hash_to_wire, write_chunk_head_to_wire, wrong_answer,
-    wrong_content,
+    chunk_stats_from_wire, chunk_written_from_wire, invalid, stat_chunks_to_wire, vouched_hash_to_wire,
+    write_chunk_head_to_wire, wrong_answer, wrong_content,
 };
 use crate::framed::PREFACE_DEADLINE;
 use crate::framed::frame::FrameKind;
@@ -20,7 +20,7 @@ use dfs_common::chunk::ChunkDescription;
 use dfs_common::limits::WIRE_FRAME_BYTES;
 use dfs_common::piece::Piece;
 use dfs_common::service::{ChunkService, ChunkWritten, ContentHash, WriteChunk};
-use dfs_common::{ErrorKind, FsError, FsResult};
+use dfs_common::{ChunkId, ErrorKind, FsError, FsResult};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use prost::Message;
@@ -298,6 +298,16 @@ impl ChunkService for ChunkFramedClient {
                 .reply(Method::Stat, &chunk_request(&capability))
                 .await?,
         )
+    }
+
+    async fn stat_chunks(
+        &self,
+        capabilities: Vec<ChunkCapability>,
+    ) -> FsResult<Vec<FsResult<ChunkDescription>>> {
+        let request = stat_chunks_to_wire(&capabilities);
+        let reply = self.shared.reply(Method::StatAll, &request).await?;
+        let asked: Vec<ChunkId> = capabilities.iter().map(|capability| capability.chunk).collect();
+        chunk_stats_from_wire(reply, &asked)
     }
 
     async fn delete_chunk(&self, capability: ChunkCapability) -> FsResult<()> {

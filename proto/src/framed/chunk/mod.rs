@@ -31,12 +31,19 @@ enum Method {
     Read = 2,
     Stat = 3,
     Delete = 4,
+    StatAll = 5,
 }
 
 impl Method {
     fn from_number(number: u16) -> Option<Self> {
-        [Method::Write, Method::Read, Method::Stat, Method::Delete]
-            .into_iter()
-            .find(|method| *method as u16 == number)
+        [
+            Method::Write,
+            Method::Read,
+            Method::Stat,
+            Method::Delete,
+            Method::StatAll,
+        ]
+        .into_iter()
+        .find(|method| *method as u16 == number)
     }
 }

@@ -6,8 +6,9 @@
 use super::Method;
 use super::connection::{BUFFERS_KEPT, Connection, Received};
 use crate::convert::{
-    HeadHash, chunk_description_to_wire, chunk_written_to_wire, invalid, required_capability,
-    vouched_hash_from_wire, write_chunk_head_from_wire, wrong_upload,
+    HeadHash, chunk_description_to_wire, chunk_stats_to_wire, chunk_written_to_wire, invalid,
+    required_capability, stat_chunks_from_wire, vouched_hash_from_wire, write_chunk_head_from_wire,
+    wrong_upload,
 };
 use crate::framed::frame::FrameKind;
 use crate::framed::{PREFACE_DEADLINE, ServeFramed};
@@ -101,6 +102,7 @@ impl Server {
             Some(Method::Write) => return self.write(connection, payload).await,
             Some(Method::Read) => return self.read(connection, payload).await,
             Some(Method::Stat) => self.stat(payload).await,
+            Some(Method::StatAll) => self.stat_all(payload).await,
             Some(Method::Delete) => self.delete(payload).await,
             None => Err(FsError::new(
                 ErrorKind::UnknownVersion,
@@ -218,6 +220,12 @@ impl Server {
         let v1::ChunkRequest { capability } = decode(request)?;
         let description = self.service.stat_chunk(required_capability(capability)?).await?;
         Ok(chunk_description_to_wire(&description).encode_to_vec())
+    }
+
+    async fn stat_all(&self, request: Bytes) -> FsResult<Vec<u8>> {
+        let capabilities = stat_chunks_from_wire(decode(request)?)?;
+        let described = self.service.stat_chunks(capabilities).await?;
+        Ok(chunk_stats_to_wire(&described).encode_to_vec())
     }
 
     async fn delete(&self, request: Bytes) -> FsResult<Vec<u8>> {

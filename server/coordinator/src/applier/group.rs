@@ -2,7 +2,7 @@
 
 use super::replies::{Known, Replies};
 use super::reserve::Room;
-use super::{ApplierParts, Command, Reaped, Reply, nodes};
+use super::{ApplierParts, Command, EndStep, Reaped, Reply, nodes};
 use crate::namespace::repair::{self, Repair};
 use crate::namespace::txn::Txn;
 use crate::namespace::{self, ApplyContext, OpenFiles, chunks, orphans, reap};
@@ -140,11 +140,17 @@ impl Group {
                 }
             },
             Command::EndSession { session, step, reply } => {
+                let done = match step {
+                    EndStep::Orphans(_) => Failpoint::EndSessionAfterOrphans,
+                    EndStep::Replies => Failpoint::EndSessionAfterReplies,
+                    EndStep::Spent => Failpoint::EndSessionAfterSpent,
+                    EndStep::Record => Failpoint::EndSessionAfterRecord,
+                };
                 let result = self.whole(txn, |group, txn| group.end_session(txn, session, step));
                 let (sessions, opens) = (self.parts.sessions.clone(), self.parts.opens.clone());
                 let locks = self.parts.locks.clone();
                 answer_after(reply, result, move |next| {
-                    failpoint::reach(Failpoint::EndSessionAfterStep);
+                    failpoint::reach(done);
                     // Only now is everything that it did under its locks applied, for the next holder to see.
                     locks.end(session);
                     if next.is_none() {
@@ -173,8 +179,10 @@ impl Group {
             }
             Command::CreateGroups { groups, reply } => {
                 let result = self.whole(txn, |_, txn| nodes::create_groups(txn, groups));
+                failpoint::reach(Failpoint::CreateGroupsAfterApply);
                 let cluster = self.parts.cluster.clone();
                 answer_after(reply, result, move |groups| {
+                    failpoint::reach(Failpoint::CreateGroupsAfterCommit);
                     for group in groups {
                         cluster.put_group(group.clone());
                     }
@@ -194,7 +202,10 @@ impl Group {
             }
             Command::Repair { repairs, reply } => {
                 let done = repairs.iter().map(|repair| self.repair(txn, repair)).collect();
-                answer(reply, Ok(done))
+                failpoint::reach(Failpoint::RepairAfterApply);
+                answer_after(reply, Ok(done), |_| {
+                    failpoint::reach(Failpoint::RepairAfterCommit);
+                })
             }
             Command::EndHold { reply } => {
                 let result = self.whole(txn, |_, txn| {
@@ -204,11 +215,17 @@ impl Group {
                     }
                     Ok(())
                 });
-                answer(reply, result)
+                failpoint::reach(Failpoint::ReleaseHoldAfterApply);
+                answer_after(reply, result, |()| {
+                    failpoint::reach(Failpoint::ReleaseHoldAfterCommit);
+                })
             }
             Command::SetQuota { ino, quota, reply } => {
                 let result = self.whole(txn, |_, txn| namespace::quota::set(txn, ino, quota));
-                answer(reply, result)
+                failpoint::reach(Failpoint::SetQuotaAfterApply);
+                answer_after(reply, result, |()| {
+                    failpoint::reach(Failpoint::SetQuotaAfterCommit);
+                })
             }
             Command::SetDurability { durability, reply } => {
                 self.parts.persistence.set(txn, durability);

@@ -119,10 +119,18 @@ impl Persistence {
                 "the coordinator did not end in good order: if its machine lost power, the last {} ms before are lost, but for what fsync confirmed",
                 record.delay_ms
             );
-            let mut counters = counters::get(&txn)?;
-            counters.numbers_below = counters.numbers_below.max(record.numbers_reserved);
-            counters::put(&mut txn, &counters);
-            record.numbers_reserved = counters.numbers_below;
+            match counters::get(&txn) {
+                Ok(mut counters) => {
+                    counters.numbers_below = counters.numbers_below.max(record.numbers_reserved);
+                    counters::put(&mut txn, &counters);
+                    record.numbers_reserved = counters.numbers_below;
+                }
+                // A repair makes them again, above what is reserved.
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    tracing::error!(%error, "there are no totals: run dfs admin fsck --repair");
+                }
+                Err(error) => return Err(error),
+            }
             record.rollback_epoch = epoch;
             stored::put_durability(&mut txn, &record);
         }

@@ -108,7 +108,7 @@ fn fill(file: &Path, new: &NewDataDir) -> FsResult<Loaded> {
     store.commit(batch)?;
     store.persist()?;
     namespace::check_schema(&*store)?;
-    let problems = check::check(&*store)?.problem_count;
+    let problems = check::check_in(&*store, &new.scratch())?.problem_count;
     drop(store);
     let owner = lines.owner;
     new.finish(owner)?;

@@ -19,6 +19,7 @@ use crate::namespace::{self, check, keys, parse_orphan};
 use crate::store::{StoreKind, WriteBatch};
 use crate::stored;
 use bytes::Bytes;
+use dfs_common::failpoint::{self, Failpoint};
 use dfs_common::{ErrorKind, FsError, FsResult, SessionId, Timestamp};
 use dfs_proto::{convert, v1};
 use prost::Message;
@@ -80,6 +81,7 @@ fn fill(file: &Path, new: &NewDataDir, verified: &Source, now: Timestamp) -> FsR
         let changes = changes.map(|(key, value)| (key, Some(value))).collect();
         store.commit_unsynced(WriteBatch { changes })?;
     }
+    failpoint::reach(Failpoint::RestoreAfterRecords);
     namespace::check_schema(&*store)?;
     let mut txn = Txn::new(&*store);
     let incarnation = begin_incarnation(&mut txn, &source, epoch, now)?;
@@ -89,7 +91,8 @@ fn fill(file: &Path, new: &NewDataDir, verified: &Source, now: Timestamp) -> FsR
     }
     store.commit(txn.into_batch())?;
     store.persist()?;
-    let problems = check::check(&*store)?.problem_count;
+    failpoint::reach(Failpoint::RestoreAfterStore);
+    let problems = check::check_in(&*store, &new.scratch())?.problem_count;
     drop(store);
     if source.cluster != verified.cluster {
         return Err(FsError::new(
@@ -102,6 +105,7 @@ fn fill(file: &Path, new: &NewDataDir, verified: &Source, now: Timestamp) -> FsR
         capability_key: source.capability_key,
         epoch,
     })?;
+    failpoint::reach(Failpoint::RestoreAfterIdentity);
     Ok((incarnation, problems))
 }
 

@@ -11,7 +11,7 @@ mod presence;
 pub use presence::Presence;
 
 use crate::core::Core;
-use crate::namespace::check::{self, Report};
+use crate::namespace::check::{self, Report, Stage};
 use crate::namespace::repair::Repair;
 use crate::store::MetaRead;
 use crate::store::snapshot::Stoppable;
@@ -24,6 +24,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Checks that a repair takes at most: one repair may uncover the next.
 const ROUNDS_MAX: usize = 12;
+
+/// Repairs that are told and logged one by one; more are only counted.
+const REPAIRS_TOLD_MAX: u64 = 10_000;
 
 /// What to check.
 #[derive(Clone, Copy, Debug, Default)]
@@ -114,15 +117,29 @@ pub async fn run(
         ..Summary::default()
     };
     let mut rounds = 1;
-    while options.repair && !report.repairs.is_empty() && rounds < ROUNDS_MAX {
+    while options.repair && report.has_repairs() && rounds < ROUNDS_MAX {
         tell(Event::Phase("repairing")).await?;
         let mut made = 0;
-        for repairs in report.repairs.chunks(FSCK_REPAIRS_AT_ONCE) {
-            let outcomes = core.repair(repairs.to_vec()).await?;
-            for (repair, _) in repairs.iter().zip(outcomes).filter(|(_, made)| *made) {
-                tracing::warn!(?repair, "metadata was repaired");
-                tell(Event::Repaired(repair.clone())).await?;
-                made += 1;
+        for stage in Stage::ALL {
+            let mut repairs = report.repairs_of(stage)?;
+            loop {
+                let portion = repairs.next_portion(FSCK_REPAIRS_AT_ONCE)?;
+                if portion.is_empty() {
+                    break;
+                }
+                // Others write between two portions.
+                let outcomes = core.repair(portion.clone()).await?;
+                for (repair, _) in portion.into_iter().zip(outcomes).filter(|(_, made)| *made) {
+                    made += 1;
+                    if summary.repaired + made <= REPAIRS_TOLD_MAX {
+                        tracing::warn!(?repair, "metadata was repaired");
+                        tell(Event::Repaired(repair)).await?;
+                    }
+                }
+            }
+            // What a later stage says is of names and inodes as they were.
+            if made > 0 {
+                break;
             }
         }
         summary.repaired += made;
@@ -159,8 +176,8 @@ pub async fn run(
 /// A check of a new snapshot.
 async fn look(core: &Core, stop: &CancellationToken) -> FsResult<(Arc<dyn MetaRead>, Report)> {
     let snapshot: Arc<dyn MetaRead> = Arc::new(Stoppable::new(core.store.snapshot()?, stop.clone()));
-    let read = snapshot.clone();
-    let report = blocking(move || check::check(&*read)).await?;
+    let (read, scratch) = (snapshot.clone(), core.scratch.clone());
+    let report = blocking(move || check::check_in(&*read, &scratch)).await?;
     Ok((snapshot, report))
 }
 

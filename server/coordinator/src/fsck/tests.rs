@@ -11,7 +11,7 @@ use dfs_common::capability::ChunkCapability;
 use dfs_common::chunk::ChunkDescription;
 use dfs_common::clock::ManualClock;
 use dfs_common::extent::{CommittedChunk, Extent, ExtentData, Receipt};
-use dfs_common::limits::NODE_DOWN;
+use dfs_common::limits::{CHUNK_STATS_MAX, NODE_DOWN};
 use dfs_common::op::{CommitWrite, MutationBatch, NumberedOp, OpReply, OpResult, Operation};
 use dfs_common::piece::Piece;
 use dfs_common::service::{ChunkService, ChunkWritten, WriteChunk};
@@ -30,6 +30,9 @@ struct Nodes {
     chunks: Mutex<BTreeMap<String, BTreeMap<ChunkId, [u8; 32]>>>,
     failing: Mutex<BTreeSet<String>>,
     asked: AtomicU64,
+    questions: AtomicU64,
+    /// They know no questions for many chunks.
+    is_old: AtomicBool,
     /// Done when a datanode is asked for the first time.
     first: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
@@ -83,6 +86,23 @@ impl ChunkService for Node {
             epoch: SessionEpoch(1),
             sha256: *sha256.ok_or(ErrorKind::NotFound)?,
         })
+    }
+    async fn stat_chunks(
+        &self,
+        capabilities: Vec<ChunkCapability>,
+    ) -> FsResult<Vec<FsResult<ChunkDescription>>> {
+        self.nodes.questions.fetch_add(1, Ordering::Relaxed);
+        if self.nodes.is_old.load(Ordering::Relaxed) {
+            return Err(ErrorKind::UnknownVersion.into());
+        }
+        let mut described = Vec::new();
+        for capability in capabilities {
+            described.push(self.stat_chunk(capability).await);
+        }
+        match self.nodes.failing.lock().contains(&self.address) {
+            true => Err(ErrorKind::TimedOut.into()),
+            false => Ok(described),
+        }
     }
     async fn delete_chunk(&self, _: ChunkCapability) -> FsResult<()> {
         Err(ErrorKind::NotSupported.into())
@@ -343,14 +363,44 @@ async fn chunk_that_was_freed_since_the_snapshot_is_not_lost() {
 #[tokio::test(flavor = "multi_thread")]
 async fn node_that_does_not_answer_is_asked_a_few_times_only() {
     let rig = Rig::start().await;
-    for number in 0..300 {
-        rig.file_on(Ino::ROOT, &format!("f{number}"), &[1, 2]).await;
-    }
+    files(&rig, 300).await;
     rig.nodes.failing.lock().insert(address(3));
     let presence = rig.fsck(Options::default()).await.1.unwrap().presence.unwrap();
     assert_eq!(presence.unknown, 300);
-    let asked = rig.nodes.asked.load(Ordering::Relaxed);
-    assert!(asked <= 600 + 2 * 64, "{asked}");
+    let questions = rig.nodes.questions.load(Ordering::Relaxed);
+    // Two answer, one does not: 300 chunks are two questions each.
+    assert_eq!(questions, 6);
+    rig.core.applier.stop().await;
+}
+
+async fn files(rig: &Rig, count: usize) {
+    for number in 0..count {
+        rig.file_on(Ino::ROOT, &format!("f{number}"), &[1, 2]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn datanodes_are_left_alone_after_some_questions_without_an_answer() {
+    let rig = Rig::start().await;
+    files(&rig, 5 * CHUNK_STATS_MAX).await;
+    for node in 1..=3 {
+        rig.nodes.failing.lock().insert(address(node));
+    }
+    let presence = rig.fsck(Options::default()).await.1.unwrap().presence.unwrap();
+    assert_eq!(presence.unknown, 5 * CHUNK_STATS_MAX as u64);
+    assert_eq!(rig.nodes.questions.load(Ordering::Relaxed), 3 * 3);
+    rig.core.applier.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn datanode_of_an_earlier_release_is_asked_one_by_one() {
+    let rig = Rig::start().await;
+    files(&rig, 40).await;
+    rig.file_on(Ino::ROOT, "lost", &[]).await;
+    rig.nodes.is_old.store(true, Ordering::Relaxed);
+    let presence = rig.fsck(Options::default()).await.1.unwrap().presence.unwrap();
+    assert_eq!((presence.degraded, presence.lost, presence.unknown), (40, 1, 0));
+    assert_eq!(rig.nodes.asked.load(Ordering::Relaxed), 3 * 41);
     rig.core.applier.stop().await;
 }
 
@@ -422,12 +472,12 @@ async fn what_cannot_be_repaired_without_guessing_is_left_and_named() {
 async fn check_during_changes_raises_no_false_alarm_and_one_runs_at_a_time() {
     let rig = Arc::new(Rig::start().await);
     let done = Arc::new(AtomicBool::new(false));
+    let written = Arc::new(AtomicU64::new(0));
     let writing = {
-        let (rig, done) = (rig.clone(), done.clone());
+        let (rig, done, written) = (rig.clone(), done.clone(), written.clone());
         tokio::spawn(async move {
-            let mut number = 0;
             while !done.load(Ordering::Relaxed) {
-                number += 1;
+                let number = written.fetch_add(1, Ordering::Relaxed);
                 let directory = rig.mkdir(Ino::ROOT, &format!("d{number}")).await;
                 let chunk = rig.file_on(directory, "chunk", &[1, 2, 3]).await;
                 rig.create(directory, "other").await;
@@ -457,10 +507,11 @@ async fn check_during_changes_raises_no_false_alarm_and_one_runs_at_a_time() {
                     }
                 }
             }
-            number
         })
     };
-    for round in 0..30 {
+    let mut round = 0;
+    while round < 30 || written.load(Ordering::Relaxed) < 30 {
+        round += 1;
         let options = Options {
             repair: round % 2 == 0,
             skip_chunks: false,
@@ -472,7 +523,7 @@ async fn check_during_changes_raises_no_false_alarm_and_one_runs_at_a_time() {
         assert_eq!((presence.lost, presence.unknown), (0, 0));
     }
     done.store(true, Ordering::Relaxed);
-    assert!(writing.await.unwrap() > 1);
+    writing.await.unwrap();
     let _one = rig.core.checking.lock().await;
     let second = rig.fsck(Options::default()).await.1;
     assert_eq!(second.unwrap_err().kind(), ErrorKind::Busy);
@@ -499,5 +550,75 @@ async fn check_ends_when_nobody_listens_or_it_is_told_to() {
     let (sender, _receiver) = mpsc::channel(4);
     let ended = run(rig.core.clone(), connector, Options::default(), stop, sender).await;
     assert_eq!(ended.unwrap_err().kind(), ErrorKind::Interrupted);
+    rig.core.applier.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn others_write_between_the_portions_of_a_repair_and_the_sums_are_right_in_the_end() {
+    const DIRECTORIES: usize = 3 * FSCK_REPAIRS_AT_ONCE + 7;
+    let rig = Arc::new(Rig::start().await);
+    let mut changes = Vec::new();
+    let mut directories = Vec::new();
+    for number in 0..DIRECTORIES {
+        let directory = rig.mkdir(Ino::ROOT, &format!("d{number}")).await;
+        let mut usage = crate::namespace::usage::get(&*rig.core.store, directory).unwrap();
+        usage.files += 1 + number as u64;
+        changes.push((
+            keys::usage(directory),
+            Some(crate::namespace::usage::encode(&usage)),
+        ));
+        directories.push(directory);
+    }
+    rig.damage(changes);
+    let (sender, mut told) = mpsc::channel(1);
+    let connector = Arc::new(Connector(rig.nodes.clone()));
+    let stop = CancellationToken::new();
+    let check = tokio::spawn(run(rig.core.clone(), connector, REPAIR, stop, sender));
+    let (mut repaired, mut created) = (0, 0);
+    while let Some(event) = told.recv().await {
+        if let Event::Repaired(_) = event {
+            repaired += 1;
+            // The check waits until this is told, with one portion made: whoever writes now must not wait for the others.
+            if repaired % FSCK_REPAIRS_AT_ONCE == 1 {
+                let wrong = check_usage(&rig, &directories);
+                rig.create(directories[repaired], &format!("f{repaired}")).await;
+                created += usize::from(wrong > 0);
+            }
+        }
+    }
+    let summary = check.await.unwrap().unwrap();
+    assert_eq!((summary.left, summary.found), (0, DIRECTORIES as u64 + 1));
+    assert!(repaired >= DIRECTORIES, "{repaired}");
+    assert!(created >= 3, "creates while sums were wrong: {created}");
+    let root = crate::namespace::usage::get(&*rig.core.store, Ino::ROOT).unwrap();
+    assert!(root.files as usize >= created, "{root:?}");
+    rig.core.applier.stop().await;
+}
+
+/// Directories whose usage does not say what lies in them; nothing lies below their subdirectories.
+fn check_usage(rig: &Rig, directories: &[Ino]) -> usize {
+    let is_wrong = |directory: &&Ino| {
+        let usage = crate::namespace::usage::get(&*rig.core.store, **directory).unwrap();
+        usage.files > 1
+    };
+    directories.iter().filter(is_wrong).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_totals_are_told_and_counted() {
+    let rig = Rig::start().await;
+    rig.create(Ino::ROOT, "f").await;
+    rig.damage(vec![(keys::counters(), None)]);
+    let look_only = Options {
+        skip_chunks: true,
+        ..Options::default()
+    };
+    let (events, summary) = rig.fsck(look_only).await;
+    assert_eq!(summary.unwrap().found, 1, "{events:#?}");
+    let (events, summary) = rig.fsck(REPAIR).await;
+    let summary = summary.unwrap();
+    assert_eq!((summary.repaired, summary.left), (1, 0), "{events:#?}");
+    rig.create(Ino::ROOT, "g").await;
+    assert_eq!(rig.fsck(look_only).await.1.unwrap().found, 0);
     rig.core.applier.stop().await;
 }

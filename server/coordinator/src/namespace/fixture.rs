@@ -1,5 +1,6 @@
 //! A namespace in memory for the tests of the operations: a clock that ticks per operation, open files and nodes as told.
 
+use super::repair::Repair;
 use super::txn::Txn;
 use super::{
     ApplyContext, ChunkPlacement, OpenFiles, apply, check, initialize, orphans, quota, read, reap, repair,
@@ -195,34 +196,47 @@ impl Fixture {
 
     /// Checks and repairs until nothing can be repaired any more, as an administrator would; answers what is left.
     pub fn repair(&mut self) -> check::Report {
-        for _ in 0..8 {
+        for _ in 0..12 {
             let report = check::check(&self.store).unwrap();
-            if report.repairs.is_empty() {
+            if !report.has_repairs() {
                 return report;
             }
-            let mut done = 0;
-            for repair in &report.repairs {
-                self.seconds += 1;
-                let ctx = ApplyContext {
-                    now: self.now(),
-                    session: orphans::NAMESPACE,
-                    opened: &self.opens,
-                    placement: &Groups,
-                    capability_key: &self.key,
-                    capability_expires_unix_ms: 1,
-                    replication: 3,
-                    replication_floor: 2,
-                };
-                let mut txn = Txn::new(&self.store);
-                if repair::apply(&mut txn, &ctx, repair).unwrap() {
-                    done += 1;
-                    let batch = txn.into_batch();
-                    self.store.commit(batch).unwrap();
-                }
-            }
-            assert!(done > 0, "nothing of {:?} could be repaired", report.repairs);
+            let done = check::Stage::ALL
+                .into_iter()
+                .any(|stage| self.repair_stage(&report, stage));
+            assert!(done, "nothing of {report:?} could be repaired");
         }
         panic!("repairs have no end");
+    }
+
+    /// True if a repair of the stage was made.
+    fn repair_stage(&mut self, report: &check::Report, stage: check::Stage) -> bool {
+        let mut repairs = report.repairs_of(stage).unwrap();
+        let mut done = false;
+        while let Some(repair) = repairs.next_portion(1).unwrap().pop() {
+            done |= self.apply_repair(&repair).unwrap();
+        }
+        done
+    }
+
+    /// As the applier does: if it fails nothing of it stays.
+    pub fn apply_repair(&mut self, repair: &Repair) -> FsResult<bool> {
+        self.seconds += 1;
+        let ctx = ApplyContext {
+            now: self.now(),
+            session: orphans::NAMESPACE,
+            opened: &self.opens,
+            placement: &Groups,
+            capability_key: &self.key,
+            capability_expires_unix_ms: 1,
+            replication: 3,
+            replication_floor: 2,
+        };
+        let mut txn = Txn::new(&self.store);
+        let done = repair::apply(&mut txn, &ctx, repair)?;
+        let batch = txn.into_batch();
+        self.store.commit(batch).unwrap();
+        Ok(done)
     }
 
     /// Everything belongs together.

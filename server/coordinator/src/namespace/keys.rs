@@ -290,6 +290,10 @@ pub fn spent_chunks(session: SessionId) -> KeyRange {
     };
     (start, end)
 }
+/// Spent chunks of all sessions.
+pub fn all_spent_chunks() -> KeyRange {
+    table(SPENT)
+}
 /// The id in a spent chunk's key.
 pub fn parse_spent_chunk(key: &[u8]) -> Option<ChunkId> {
     parse_chunk_key(SPENT, key)

@@ -5,15 +5,18 @@
 //! holds or reaches file content is deleted, except an inode that has neither name nor holder, which goes the way of every removed
 //! file; where the records leave more than one answer there is no repair.
 
+mod encoded;
+
 use super::chunks::{self, Chunk};
 use super::counters::Counters;
 use super::dentry::{self, Dentry};
 use super::inode::{self, Inode, NewInode};
 use super::txn::Txn;
-use super::{ApplyContext, counters, directory, keys, orphans, usage};
+use super::usage::{self, Delta};
+use super::{ApplyContext, counters, directory, keys, orphans};
 use bytes::Bytes;
 use dfs_common::session::Caller;
-use dfs_common::{Attr, ChunkId, FileKind, FsResult, Ino, Name, NodeId, Timestamp};
+use dfs_common::{Attr, ChunkId, ErrorKind, FileKind, FsResult, Ino, Name, NodeId, Timestamp};
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -76,8 +79,8 @@ pub enum EntryFault {
 pub enum Repair {
     /// Totals that do not match what they count: the difference is added to them, so changes meanwhile do not matter.
     Totals {
-        /// As they stood.
-        said: Counters,
+        /// As they stood; `None`: there were none that could be read, and these take their place.
+        said: Option<Counters>,
         /// As they were counted.
         counted: Counters,
     },
@@ -191,8 +194,43 @@ pub enum Repair {
         /// Extents that refer to it.
         counted: u64,
     },
-    /// What lies below each directory, and by which name inodes are counted: counted anew, whatever it is by then.
-    Usage,
+    /// The directory in which an inode is counted that is none itself.
+    Home {
+        /// The inode.
+        ino: Ino,
+        /// When it was seen.
+        stamp: Stamp,
+        /// The directory of the one name that has no record.
+        parent: Ino,
+    },
+    /// The record of a name beside the one by which an inode is counted.
+    FurtherName {
+        /// The inode.
+        ino: Ino,
+        /// It exists, and has this stamp.
+        stamp: Option<Stamp>,
+        /// Directory of the name.
+        parent: Ino,
+        /// Its cursor.
+        cursor: u64,
+        /// It is missing. Otherwise it is too many.
+        there: bool,
+    },
+    /// A usage record that is missing, or does not say where its directory lies or which quota it has, as that is by then; or is no directory's.
+    /// What it counts follows with [`Repair::Usage`].
+    UsageRecord {
+        /// The directory.
+        directory: Ino,
+    },
+    /// What lies in a directory: the difference is added to its usage and that of all above it, so changes meanwhile do not matter.
+    Usage {
+        /// The directory.
+        directory: Ino,
+        /// What was there beyond what its usage said.
+        difference: Delta,
+    },
+    /// Usage was not counted to the end, or by a release that did not say so: the next start counts.
+    UsageMark,
 }
 
 impl Repair {
@@ -202,8 +240,6 @@ impl Repair {
             Repair::Totals { .. } | Repair::ReplicaSet { .. } | Repair::Numbers { .. } => 0,
             // Before the entry that names it is taken for one of nothing.
             Repair::Directory { .. } => 1,
-            // Of names as the others leave them.
-            Repair::Usage => 3,
             _ => 2,
         }
     }
@@ -226,7 +262,11 @@ impl Repair {
             | Repair::Reap { .. }
             | Repair::References { .. }
             | Repair::Freed { .. }
-            | Repair::Usage => BTreeSet::new(),
+            | Repair::Home { .. }
+            | Repair::FurtherName { .. }
+            | Repair::UsageRecord { .. }
+            | Repair::Usage { .. }
+            | Repair::UsageMark => BTreeSet::new(),
         }
     }
 }
@@ -276,7 +316,24 @@ impl fmt::Display for Repair {
             Repair::Reap { map } => write!(f, "the extents of map {map} stay"),
             Repair::References { chunk, counted, .. } => write!(f, "chunk {chunk} has {counted} references"),
             Repair::Freed { chunk, .. } => write!(f, "chunk {chunk} is not free"),
-            Repair::Usage => write!(f, "what lies in each directory was counted anew"),
+            Repair::Home { ino, parent, .. } => write!(f, "inode {ino} is counted in {parent}"),
+            Repair::FurtherName {
+                ino, parent, there, ..
+            } => {
+                let what = if *there { "has" } else { "has not" };
+                write!(f, "a further name of inode {ino} in {parent} {what} a record")
+            }
+            Repair::UsageRecord { directory } => {
+                write!(f, "the usage record of {directory} lies where its directory does")
+            }
+            Repair::Usage {
+                directory,
+                difference,
+            } => write!(
+                f,
+                "the usage of directory {directory} was changed by {difference:?}"
+            ),
+            Repair::UsageMark => write!(f, "what lies in each directory is counted at the next start"),
         }
     }
 }
@@ -291,7 +348,11 @@ fn difference(said: u64, counted: u64) -> i64 {
 /// `Corrupt` if records around it contradict each other: nothing may be kept of it then.
 pub fn apply(txn: &mut Txn<'_>, ctx: &ApplyContext<'_>, repair: &Repair) -> FsResult<bool> {
     match repair {
-        Repair::Totals { said, counted } => totals(txn, said, counted),
+        Repair::Totals {
+            said: Some(said),
+            counted,
+        } => totals(txn, said, counted),
+        Repair::Totals { said: None, counted } => make_totals(txn, counted),
         Repair::ReplicaSet {
             replicas,
             said,
@@ -343,7 +404,42 @@ pub fn apply(txn: &mut Txn<'_>, ctx: &ApplyContext<'_>, repair: &Repair) -> FsRe
             orphans::keep(txn, ctx.now, *ino, &[]);
             Ok(true)
         }
-        Repair::Usage => usage::rebuild::recount(txn),
+        Repair::Home { ino, stamp, parent } => {
+            let inode = Inode::find(txn, *ino)?.filter(|inode| !inode.is_directory());
+            let Some(mut inode) = inode.filter(|inode| Stamp::of(inode) == *stamp) else {
+                return Ok(false);
+            };
+            inode.parent = *parent;
+            inode.put(txn);
+            Ok(true)
+        }
+        Repair::FurtherName {
+            ino,
+            stamp,
+            parent,
+            cursor,
+            there,
+        } => {
+            let key = keys::link(*ino, *parent, *cursor);
+            let now = Inode::find(txn, *ino)?.map(|inode| Stamp::of(&inode));
+            if now != *stamp || txn.get(&key)?.is_some() == *there {
+                return Ok(false);
+            }
+            match there {
+                true => txn.put(key, Bytes::new()),
+                false => txn.delete(key),
+            }
+            Ok(true)
+        }
+        Repair::UsageRecord { directory } => usage::repair_record(txn, *directory),
+        Repair::Usage {
+            directory,
+            difference,
+        } => usage::correct(txn, *directory, *difference),
+        Repair::UsageMark => {
+            usage::rebuild::mark(txn, 0);
+            Ok(true)
+        }
         Repair::Nameless { ino, stamp } => attach(txn, ctx, *ino, stamp),
         Repair::NotOrphan { ino, stamp } => {
             let now = Inode::find(txn, *ino)?.map(|inode| Stamp::of(&inode));
@@ -405,6 +501,18 @@ fn totals(txn: &mut Txn<'_>, said: &Counters, counted: &Counters) -> FsResult<bo
     }
     counters::put(txn, &now);
     Ok(true)
+}
+
+/// While there are none nothing that they count can change, so what was counted is right as long as they are missing.
+fn make_totals(txn: &mut Txn<'_>, counted: &Counters) -> FsResult<bool> {
+    match counters::get(txn) {
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            counters::put(txn, counted);
+            Ok(true)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn set_field(

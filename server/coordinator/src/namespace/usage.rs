@@ -51,11 +51,30 @@ impl Delta {
 
     /// A directory and what lies below it.
     pub fn tree(usage: &Usage) -> Self {
+        let directory = Delta {
+            directories: 1,
+            ..Delta::default()
+        };
+        Delta::of(usage) + directory
+    }
+
+    /// What a record counts.
+    pub fn of(usage: &Usage) -> Self {
         Delta {
             bytes: signed(usage.bytes),
             files: signed(usage.files),
-            directories: signed(usage.directories) + 1,
+            directories: signed(usage.directories),
             links: signed(usage.links),
+        }
+    }
+
+    /// The part of it that is growth.
+    pub fn rising(&self) -> Self {
+        Delta {
+            bytes: self.bytes.max(0),
+            files: self.files.max(0),
+            directories: self.directories.max(0),
+            links: self.links.max(0),
         }
     }
 
@@ -173,11 +192,65 @@ pub fn charge(txn: &mut Txn<'_>, directory: Ino, delta: Delta) -> FsResult<()> {
     if delta == Delta::default() {
         return Ok(());
     }
+    for_all_above(txn, directory, |txn, at, usage| change(txn, at, usage, delta))
+}
+
+/// Adds to a directory and all above it what a check found missing there, whatever its quotas; false if it has no usage record (any more).
+///
+/// # Errors
+/// `Corrupt` if a count would become negative.
+pub fn correct(txn: &mut Txn<'_>, directory: Ino, difference: Delta) -> FsResult<bool> {
+    if txn.usage(directory)?.is_none() {
+        return Ok(false);
+    }
+    for_all_above(txn, directory, |txn, at, mut usage| {
+        add(&mut usage, difference)?;
+        txn.put_usage(at, Some(usage));
+        Ok(())
+    })?;
+    Ok(true)
+}
+
+/// Makes the usage record of a directory, without counts, or puts right where it lies and which quota it has; takes it and the quota away
+/// from what is no directory with a name. True if something was wrong.
+pub fn repair_record(txn: &mut Txn<'_>, directory: Ino) -> FsResult<bool> {
+    let before = txn.get(&keys::usage(directory))?;
+    let quota = txn.get(&keys::quota(directory))?;
+    let inode = Inode::find(txn, directory)?;
+    let Some(inode) = inode.filter(|inode| inode.is_directory() && inode.attr.nlink > 0) else {
+        if before.is_some() {
+            txn.put_usage(directory, None);
+        }
+        if quota.is_some() {
+            txn.delete(keys::quota(directory));
+        }
+        return Ok(before.is_some() || quota.is_some());
+    };
+    let said = before.clone().map(decode).transpose().unwrap_or_default();
+    let quota = quota.map(quota::decode).transpose()?.unwrap_or_default();
+    let right = Usage {
+        parent: inode.parent.0,
+        limit_bytes: quota.bytes,
+        limit_inodes: quota.inodes,
+        ..said.unwrap_or_default()
+    };
+    if before == Some(encode(&right)) {
+        return Ok(false);
+    }
+    txn.put_usage(directory, Some(right));
+    Ok(true)
+}
+
+fn for_all_above(
+    txn: &mut Txn<'_>,
+    directory: Ino,
+    mut each: impl FnMut(&mut Txn<'_>, Ino, Usage) -> FsResult<()>,
+) -> FsResult<()> {
     let mut at = directory;
     for _ in 0..DEPTH_MAX {
         let usage = txn.usage(at)?.ok_or_else(|| damaged("usage"))?;
         let parent = Ino(usage.parent);
-        change(txn, at, usage, delta)?;
+        each(txn, at, usage)?;
         if at == Ino::ROOT {
             return Ok(());
         }
@@ -202,6 +275,13 @@ pub fn shift(txn: &mut Txn<'_>, from: Ino, to: Ino, delta: Delta) -> FsResult<()
 }
 
 fn change(txn: &mut Txn<'_>, directory: Ino, mut usage: Usage, delta: Delta) -> FsResult<()> {
+    add(&mut usage, delta)?;
+    quota::admit(directory, &usage, delta)?;
+    txn.put_usage(directory, Some(usage));
+    Ok(())
+}
+
+fn add(usage: &mut Usage, delta: Delta) -> FsResult<()> {
     for (count, change) in [
         (&mut usage.bytes, delta.bytes),
         (&mut usage.files, delta.files),
@@ -210,8 +290,6 @@ fn change(txn: &mut Txn<'_>, directory: Ino, mut usage: Usage, delta: Delta) -> 
     ] {
         *count = count.checked_add_signed(change).ok_or_else(|| damaged("usage"))?;
     }
-    quota::admit(directory, &usage, delta)?;
-    txn.put_usage(directory, Some(usage));
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use crate::applier::Applier;
 use crate::lease::LeaseTable;
 use crate::worker::Worker;
 use async_trait::async_trait;
+use dfs_common::failpoint::{self, Failpoint};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +42,7 @@ impl Worker for SessionExpiry {
         }
         for session in self.sessions.expire_due() {
             self.leases.end(session);
+            failpoint::reach(Failpoint::ExpireSessionAfterFence);
             if let Err(error) = self.applier.end_session(session).await {
                 tracing::warn!(%session, %error, "session could not be ended yet");
                 break;

@@ -132,6 +132,15 @@ pub trait ChunkStore: Send + Sync + 'static {
     /// `NotFound`, `Corrupt`.
     async fn stat(&self, chunk: ChunkId) -> FsResult<ChunkDescription>;
 
+    /// [`ChunkStore::stat`] of each of these, in their order.
+    async fn stat_all(&self, chunks: Vec<ChunkId>) -> Vec<FsResult<ChunkDescription>> {
+        let mut described = Vec::with_capacity(chunks.len());
+        for chunk in chunks {
+            described.push(self.stat(chunk).await);
+        }
+        described
+    }
+
     /// Deletes a chunk, durable on return; a missing one is no error.
     ///
     /// # Errors

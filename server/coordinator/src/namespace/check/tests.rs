@@ -1,10 +1,12 @@
 use super::*;
 use crate::namespace::fixture::{Fixture, commit, in_chunk, inline, received};
+use crate::namespace::keys;
 use crate::namespace::txn::Txn;
 use crate::store::{MetaStore, WriteBatch};
 use bytes::Bytes;
 use dfs_common::op::{RenameMode, XattrMode};
 use dfs_common::session::Caller;
+use std::collections::{BTreeSet, HashMap};
 
 /// A store with every kind of record.
 pub(crate) fn populated() -> Fixture {
@@ -152,4 +154,75 @@ fn wrong_counts_loops_and_overlaps_are_named() {
     let report = check(&txn).unwrap();
     let named = report.problems.iter().any(|problem| problem.contains("overlap"));
     assert!(named, "{report:?}");
+}
+
+/// Everything that a report says, in no order.
+fn said(report: &Report) -> BTreeSet<String> {
+    let stages = Stage::ALL.into_iter().flat_map(|stage| {
+        let mut repairs = report.repairs_of(stage).unwrap();
+        repairs.next_portion(usize::MAX).unwrap()
+    });
+    let repairs = stages.map(|repair| format!("{repair:?}"));
+    repairs.chain(report.problems.iter().cloned()).collect()
+}
+
+#[test]
+fn through_files_a_check_finds_what_it_finds_in_memory() {
+    let small = Scratch {
+        memory_bytes: 200,
+        ..Scratch::in_dir(std::env::temp_dir())
+    };
+    let mut fixture = populated();
+    for number in 0..40 {
+        let directory = fixture.mkdir(Ino::ROOT, &format!("d{number}"));
+        let file = fixture.file(directory, "file");
+        fixture
+            .link_as(&Caller::root(), file, directory, "other name")
+            .unwrap();
+    }
+    let all = records(&fixture);
+    let mut names = 0;
+    for (index, (key, value)) in all.iter().enumerate() {
+        if matches!(key[0], b's' | b'm') || index % 2 == 1 {
+            continue;
+        }
+        // Several at once, so that findings come from many places.
+        let others = all.iter().skip(index % 7).step_by(29);
+        let damaged: Vec<_> = others.filter(|(key, _)| !matches!(key[0], b's' | b'm')).collect();
+        change(&fixture, key, None);
+        damaged.iter().for_each(|(key, _)| change(&fixture, key, None));
+        let in_memory = said(&check(&fixture.store).unwrap());
+        let through_files = said(&check_in(&fixture.store, &small).unwrap());
+        assert_eq!(through_files, in_memory, "{key:?}");
+        names += in_memory.len();
+        damaged
+            .iter()
+            .for_each(|(key, value)| change(&fixture, key, Some(value.clone())));
+        change(&fixture, key, Some(value.clone()));
+    }
+    assert!(names > 1000, "{names}");
+    assert!(check_in(&fixture.store, &small).unwrap().is_clean());
+}
+
+#[test]
+fn way_up_that_goes_round_in_circles_is_found_from_where_a_sum_is_wrong() {
+    let mut fixture = Fixture::default();
+    let mut at = Ino::ROOT;
+    let mut chain = Vec::new();
+    for depth in 0..50 {
+        at = fixture.mkdir(at, &format!("d{depth}"));
+        chain.push(at);
+    }
+    for length in [1, 2, 3, 17, 40] {
+        let mut txn = Txn::new(&fixture.store);
+        let mut top = Inode::get(&txn, chain[5]).unwrap();
+        top.parent = chain[5 + length - 1];
+        top.put(&mut txn);
+        let report = check(&txn).unwrap();
+        let loops = report
+            .problems
+            .iter()
+            .filter(|problem| problem.contains("loop of directories"));
+        assert!(loops.count() > 0, "{length}: {report:#?}");
+    }
 }

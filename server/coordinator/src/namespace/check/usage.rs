@@ -1,120 +1,267 @@
-//! Proves that each directory's usage is what lies below it, that every inode is counted by one of its names, and that quotas
-//! stand where they are asked for.
+//! What lies below each directory, and quotas.
+//!
+//! A record is the sum of what stands directly in its directory and of its subdirectories' records. That is checked for each directory
+//! by itself, so memory does not grow with the depth or the number of directories; if it holds everywhere then every record is right. And then
+//! no directory lies below itself: each record counts more directories than those of its subdirectories, which cannot go round in a circle. So only
+//! from directories whose sum is wrong the way up is looked at.
 
-use super::Report;
+use super::Check;
+use super::readable_inode;
+use super::rows::{Numbered, Rows, numbers, record};
 use crate::namespace::inode::Inode;
 use crate::namespace::repair::Repair;
-use crate::namespace::usage::{self, rebuild};
-use crate::namespace::{damaged, dentry, keys};
+use crate::namespace::usage::{self, Delta, Usage};
+use crate::namespace::{damaged, keys, quota};
+use crate::sort::{Sorted, Sorter};
 use crate::store::MetaRead;
-use crate::stored;
-use dfs_common::{ErrorKind, FileKind, FsResult, Ino, Quota};
+use bytes::Bytes;
+use dfs_common::{ErrorKind, FsResult, Ino, Quota};
 use std::collections::HashMap;
 
-/// Beside a record that cannot be read nothing is known of what lies where.
-///
-/// # Errors
-/// Those of the store.
-pub(super) fn check(read: &dyn MetaRead, report: &mut Report) -> FsResult<()> {
-    if report.unreadable > 0 {
-        return Ok(());
+/// Directories whose sums are held back, because more for them comes soon.
+const HELD_MAX: usize = 16_384;
+/// Steps that all ways up take together: a store with more has more problems than these.
+const STEPS_MAX: u64 = 1 << 22;
+
+/// Usage records and quotas, beside the inodes; and sums by directory.
+pub(super) struct Trees<'a> {
+    usages: Rows<'a>,
+    quotas: Rows<'a>,
+    held: HashMap<Ino, Delta>,
+    sums: Sorter,
+}
+
+impl<'a> Trees<'a> {
+    pub(super) fn new(check: &Check<'a>) -> Self {
+        Trees {
+            usages: Rows::new(check.read, keys::usages()),
+            quotas: Rows::new(check.read, keys::quotas()),
+            held: HashMap::new(),
+            sums: Sorter::new(check.scratch),
+        }
     }
-    let before = report.problem_count;
-    match all(read, report) {
-        // Usage and quotas themselves: everything else was read before.
-        Err(error) if error.kind() == ErrorKind::Corrupt => report.problem(error.message().to_string()),
-        checked => checked?,
+
+    /// Something stands directly in `directory`.
+    pub(super) fn add(&mut self, directory: Ino, delta: Delta) -> FsResult<()> {
+        let sum = self.held.entry(directory).or_default();
+        *sum = *sum + delta;
+        match self.held.len() {
+            HELD_MAX.. => self.flush(),
+            _ => Ok(()),
+        }
     }
-    if report.problem_count > before {
-        report.repair(Repair::Usage);
+
+    fn flush(&mut self) -> FsResult<()> {
+        for (directory, delta) in self.held.drain() {
+            let counts = [delta.bytes, delta.files, delta.directories, delta.links].map(|count| count as u64);
+            self.sums
+                .push(&record([directory.0, counts[0], counts[1], counts[2], counts[3]]))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(mut self) -> FsResult<Sorted> {
+        self.flush()?;
+        self.sums.finish()
+    }
+
+    /// Records of numbers below `number` (`None`: of all that are left) are no directory's.
+    pub(super) fn strays(&mut self, check: &mut Check<'_>, number: Option<u64>) -> FsResult<()> {
+        let is_below = |next: Option<u64>| next.filter(|next| number.is_none_or(|number| *next < number));
+        while let Some(next) = is_below(
+            self.usages
+                .number()?
+                .into_iter()
+                .chain(self.quotas.number()?)
+                .min(),
+        ) {
+            self.stray(check, next)?;
+        }
+        Ok(())
+    }
+
+    fn stray(&mut self, check: &mut Check<'_>, number: u64) -> FsResult<()> {
+        let directory = Ino(number);
+        while let Some((key, _)) = self.usages.next_of(number)? {
+            let parsed = keys::parse_usage(&key).ok_or_else(|| damaged("usage"));
+            if check.report.readable(&key, parsed)?.is_some() {
+                check
+                    .counts
+                    .problem(format!("the usage of {directory} is that of no directory"));
+                check.correct(&Repair::UsageRecord { directory })?;
+            }
+        }
+        while self.quotas.next_of(number)?.is_some() {
+            check.counts.problem(format!(
+                "a quota is that of {directory}, which is no directory with a name"
+            ));
+            check.correct(&Repair::UsageRecord { directory })?;
+        }
+        Ok(())
+    }
+
+    /// The usage record and the quota of an inode, which is counted where it lies.
+    pub(super) fn inode(&mut self, check: &mut Check<'_>, inode: &Inode) -> FsResult<()> {
+        let ino = inode.ino();
+        if inode.attr.nlink == 0 || !inode.is_directory() {
+            self.stray(check, ino.0)?;
+            if inode.attr.nlink == 0 {
+                return Ok(());
+            }
+            let home_of_several = i64::from(inode.attr.nlink > 1);
+            let counted = Delta::file(inode.attr.allocated_bytes) + Delta::links(home_of_several);
+            return self.add(inode.parent, counted);
+        }
+        let said = self.usages.value_of(ino.0)?.map(usage::decode);
+        self.usages.next_of(ino.0)?;
+        let limits = self.quota(check, ino.0)?;
+        let (said, problem) = match said {
+            Some(Ok(said)) => {
+                let copied = Quota {
+                    bytes: said.limit_bytes,
+                    inodes: said.limit_inodes,
+                };
+                let same = limits.is_none_or(|limits| limits == copied);
+                let problem = match (said.parent == inode.parent.0, same) {
+                    (true, true) => None,
+                    (true, false) => Some(format!(
+                        "directory {ino} has the quota {limits:?} and its usage says {copied:?}"
+                    )),
+                    (false, _) => Some(format!(
+                        "the usage of directory {ino} lies in {}, the directory in {}",
+                        said.parent, inode.parent
+                    )),
+                };
+                (said, problem)
+            }
+            Some(Err(error)) if error.kind() != ErrorKind::Corrupt => return Err(error),
+            Some(Err(_)) => (
+                Usage::default(),
+                Some(format!("the usage record of directory {ino} cannot be read")),
+            ),
+            None => {
+                check.look_for_loop(ino)?;
+                let problem = format!("directory {ino} has no usage record");
+                (Usage::default(), Some(problem))
+            }
+        };
+        if let Some(problem) = problem {
+            check.counts.problem(problem);
+            check.correct(&Repair::UsageRecord { directory: ino })?;
+        }
+        match ino {
+            Ino::ROOT => Ok(()),
+            _ => self.add(inode.parent, Delta::tree(&said)),
+        }
+    }
+
+    /// The quota of a directory; `None` if it cannot be read.
+    fn quota(&mut self, check: &mut Check<'_>, number: u64) -> FsResult<Option<Quota>> {
+        let mut found = Some(Quota::default());
+        while let Some((key, value)) = self.quotas.next_of(number)? {
+            let parsed = keys::parse_quota(&key).ok_or_else(|| damaged("quota"));
+            found = match parsed.and_then(|_| quota::decode(value)) {
+                Ok(quota) => Some(quota),
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    check.counts.problem(format!(
+                        "the quota of directory {number} cannot be read: set it again"
+                    ));
+                    None
+                }
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(found)
+    }
+}
+
+/// Every usage record says what was counted in its directory, with what its subdirectories' records say.
+pub(super) fn check(check: &mut Check<'_>, sums: &Sorted) -> FsResult<()> {
+    let mut sums = sums.read()?;
+    let mut usages = Rows::new(check.read, keys::usages());
+    while let Some((key, value)) = usages.next()? {
+        let (Some(directory), Ok(said)) = (keys::parse_usage(&key), usage::decode(value)) else {
+            // Named before.
+            continue;
+        };
+        // Directories without a usage record were named.
+        while sums.first_number().is_some_and(|next| next < directory.0) {
+            sums.next_record()?;
+        }
+        let mut counted = Delta::default();
+        while let Some(bytes) = sums.next_of(directory.0)? {
+            let [_, counts @ ..]: [u64; 5] = numbers(&bytes);
+            let [bytes, files, directories, links] = counts.map(|count| count as i64);
+            counted = counted
+                + Delta {
+                    bytes,
+                    files,
+                    directories,
+                    links,
+                };
+        }
+        let said = Delta::of(&said);
+        if said == counted {
+            continue;
+        }
+        check.counts.problem(format!(
+            "the usage of directory {directory} says {said:?}, there is {counted:?}"
+        ));
+        // What is missing comes first, so that no record is ever below what lies there.
+        let difference = counted - said;
+        for difference in [difference.rising(), difference - difference.rising()] {
+            if difference != Delta::default() {
+                check.correct(&Repair::Usage {
+                    directory,
+                    difference,
+                })?;
+            }
+        }
+        if said.directories != counted.directories {
+            check.look_for_loop(directory)?;
+        }
     }
     Ok(())
 }
 
-fn all(read: &dyn MetaRead, report: &mut Report) -> FsResult<()> {
-    let marked = rebuild::marked(read)?.is_some();
-    report.expect(marked, || {
-        "what lies in each directory was not counted to the end".to_string()
-    });
-    homes(read, report)?;
-    sums(read, report)
-}
-
-/// Of an inode's names all but one have a link record, and that one stands in the directory that the inode names.
-fn homes(read: &dyn MetaRead, report: &mut Report) -> FsResult<()> {
-    let mut homes: HashMap<Ino, Vec<Ino>> = HashMap::new();
-    let mut further = 0u64;
-    stored::for_each(read, keys::dentries(), |key, value| {
-        let entry = dentry::decode(value)?;
-        let Some((parent, _)) = keys::parse_dentry(&key) else {
-            return Ok(());
-        };
-        if entry.kind == FileKind::Directory {
-            return Ok(());
-        }
-        match read.get(&keys::link(entry.ino, parent, entry.cursor))? {
-            Some(_) => further += 1,
-            None => homes.entry(entry.ino).or_default().push(parent),
+impl Check<'_> {
+    /// From `directory` the way up leads to the root, or to what does not exist.
+    pub(super) fn look_for_loop(&mut self, directory: Ino) -> FsResult<()> {
+        // As Brent finds cycles: a mark that is left behind at each power of two.
+        let (mut at, mut mark, mut steps, mut until) = (directory, directory, 0u64, 1u64);
+        while at != Ino::ROOT && self.steps < STEPS_MAX {
+            let Some(above) = parent(self.read, at)? else {
+                break;
+            };
+            at = above;
+            steps += 1;
+            self.steps += 1;
+            if at == mark {
+                self.report
+                    .problem(format!("directory {directory} lies in a loop of directories"));
+                break;
+            }
+            if steps == until {
+                (mark, until) = (at, until * 2);
+            }
         }
         Ok(())
-    })?;
-    let mut records = 0u64;
-    stored::for_each(read, keys::links(), |_, _| {
-        records += 1;
-        Ok(())
-    })?;
-    report.expect(records == further, || {
-        format!("there are {records} records of further names, and {further} such names")
-    });
-    stored::for_each(read, keys::inodes(), |_, value| {
-        let inode = Inode::decode(value)?;
-        if inode.is_directory() || inode.attr.nlink == 0 {
-            return Ok(());
-        }
-        let homes = homes.remove(&inode.ino()).unwrap_or_default();
-        // One without any name is found as such.
-        report.expect(homes.is_empty() || homes == [inode.parent], || {
-            format!(
-                "inode {} is counted in {}, its names say {homes:?}",
-                inode.ino(),
-                inode.parent
-            )
-        });
-        Ok(())
-    })
-}
-
-fn sums(read: &dyn MetaRead, report: &mut Report) -> FsResult<()> {
-    let mut counted = rebuild::tally(read)?;
-    let mut quotas = rebuild::quotas(read)?;
-    stored::for_each(read, keys::usages(), |key, value| {
-        let directory = keys::parse_usage(&key).ok_or_else(|| damaged("usage"))?;
-        let said = usage::decode(value)?;
-        let quota = Quota {
-            bytes: said.limit_bytes,
-            inodes: said.limit_inodes,
-        };
-        let asked = quotas.remove(&directory).unwrap_or_default();
-        report.expect(asked == quota, || {
-            format!("directory {directory} has the quota {asked:?} and its usage says {quota:?}")
-        });
-        let Some(mut there) = counted.remove(&directory) else {
-            report.problem(format!("the usage of {directory} is that of no directory"));
-            return Ok(());
-        };
-        (there.limit_bytes, there.limit_inodes) = (said.limit_bytes, said.limit_inodes);
-        report.expect(said == there, || {
-            format!("the usage of directory {directory} says {said:?}, there is {there:?}")
-        });
-        Ok(())
-    })?;
-    for directory in counted.keys() {
-        report.problem(format!("directory {directory} has no usage record"));
     }
-    for directory in quotas.keys() {
-        report.problem(format!(
-            "a quota is that of {directory}, which is no directory with a name"
-        ));
+}
+
+fn parent(read: &dyn MetaRead, directory: Ino) -> FsResult<Option<Ino>> {
+    let inode = readable_inode(read, directory)?;
+    Ok(inode.filter(Inode::is_directory).map(|inode| inode.parent))
+}
+
+/// What a record says was counted to the end, by this release or an earlier one.
+pub(super) fn check_mark(check: &mut Check<'_>) -> FsResult<()> {
+    let marked: Option<Bytes> = check.read.get(&keys::usage_epoch())?;
+    if marked.is_none_or(|value| value.len() != 8) {
+        check
+            .counts
+            .problem("what lies in each directory was not counted to the end".to_string());
+        check.counts.repair(Repair::UsageMark);
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use crate::namespace::check::tests::{change, populated, records};
 use crate::namespace::fixture::{Fixture, commit, in_chunk, received};
 use crate::namespace::{read, reap};
 use crate::store::{MetaRead, MetaStore};
+use dfs_common::op::Operation;
 
 /// Records that hold or reach content; none of them may go in a repair.
 fn content(fixture: &Fixture) -> BTreeSet<Bytes> {
@@ -245,12 +246,11 @@ fn what_changed_since_it_was_seen_is_left_alone() {
     edit(&fixture, above, |inode| inode.attr.size = 99);
     edit(&fixture, file, |inode| inode.attr.allocated_bytes += 7);
     let found = check(&fixture.store).unwrap();
-    assert_eq!(found.repairs.len(), 3, "and usage counted anew");
+    assert_eq!(found.repairs.len(), 2);
     fixture.file(above, "new");
     fixture.truncate(file, 3).unwrap();
     let before: Vec<_> = records(&fixture);
-    assert_eq!(found.repairs[2], Repair::Usage);
-    for repair in &found.repairs[..2] {
+    for repair in &found.repairs {
         let ctx_store = fixture.store.snapshot().unwrap();
         let mut txn = Txn::new(&*ctx_store);
         let Repair::Inode {
@@ -287,4 +287,40 @@ fn nothing_is_repaired_beside_a_record_that_cannot_be_read() {
     let entry = dentry::find(&fixture.store, Ino::ROOT, &name).unwrap().unwrap();
     let mut txn = Txn::new(&fixture.store);
     assert!(!repair_entry(&mut txn, Ino::ROOT, &name, &entry, &EntryFault::Dangling).unwrap());
+}
+
+#[test]
+fn totals_that_are_missing_or_cannot_be_read_are_counted_anew() {
+    for value in [None, Some(Bytes::from_static(b"\xff\xff"))] {
+        let mut fixture = populated();
+        let before = counters::get(&fixture.store).unwrap();
+        change(&fixture, &keys::counters(), value);
+        let report = check(&fixture.store).unwrap();
+        assert_eq!((report.problem_count, report.unreadable), (1, 0), "{report:#?}");
+        // Nothing that is counted changes meanwhile.
+        let mkdir = Operation::Mkdir {
+            parent: Ino::ROOT,
+            name: Name::new(Bytes::from_static(b"refused")).unwrap(),
+            mode: 0o755,
+        };
+        let (refused, _) = fixture.try_apply(&Caller::root(), &mkdir);
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Corrupt);
+        let left = fixture.repair();
+        assert!(left.is_clean(), "{left:#?}");
+        let after = counters::get(&fixture.store).unwrap();
+        assert!(after.numbers_below > before.numbers_below + (1 << 20));
+        assert_eq!(
+            after,
+            Counters {
+                numbers_below: after.numbers_below,
+                ..before
+            }
+        );
+        // One that came back by itself stays.
+        let repair = report.repairs[0].clone();
+        assert!(matches!(repair, Repair::Totals { said: None, .. }));
+        assert!(!fixture.apply_repair(&repair).unwrap());
+        fixture.file(Ino::ROOT, "new");
+        fixture.assert_clean();
+    }
 }

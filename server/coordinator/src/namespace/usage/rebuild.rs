@@ -104,58 +104,6 @@ fn rebuild(store: &dyn MetaStore) -> FsResult<()> {
     portions.commit()
 }
 
-/// Counts everything anew in one transaction, after repairs of names or of what they name; true if something was wrong. Takes memory for
-/// every name, and as long as reading all of them does.
-///
-/// # Errors
-/// `Corrupt` if a name or inode cannot be read.
-pub fn recount(txn: &mut Txn<'_>) -> FsResult<bool> {
-    let begin = txn.savepoint();
-    let mut links = HashSet::new();
-    stored::for_each(&*txn, keys::links(), |key, _| {
-        links.insert(key);
-        Ok(())
-    })?;
-    let mut homes = Vec::new();
-    choose_homes(&*txn, |home| {
-        homes.push(home);
-        Ok(())
-    })?;
-    for home in homes {
-        match home {
-            Home::Further(key) if links.remove(&key) => {}
-            home => home.put(txn),
-        }
-    }
-    links.into_iter().for_each(|key| txn.delete(key));
-    let mut usages = with_limits(&*txn)?;
-    let mut stray = Vec::new();
-    stored::for_each(&*txn, keys::usages(), |key, value| {
-        let directory = keys::parse_usage(&key).ok_or_else(|| damaged("usage"))?;
-        match usages.remove(&directory) {
-            Some(usage) if super::encode(&usage) == value => {}
-            changed => stray.push((directory, changed)),
-        }
-        Ok(())
-    })?;
-    stray.extend(
-        usages
-            .into_iter()
-            .map(|(directory, usage)| (directory, Some(usage))),
-    );
-    for (directory, usage) in stray {
-        txn.put_usage(directory, usage);
-    }
-    for directory in stray_quotas(&*txn)? {
-        txn.delete(keys::quota(directory));
-    }
-    if marked(&*txn)?.is_none() {
-        // The next start counts once more.
-        mark(txn, 0);
-    }
-    Ok(txn.changes_since(begin) > 0)
-}
-
 /// [`tally`], with the limits of quotas.
 fn with_limits(read: &dyn MetaRead) -> FsResult<HashMap<Ino, Usage>> {
     let mut usages = tally(read)?;
@@ -179,7 +127,7 @@ fn stray_quotas(read: &dyn MetaRead) -> FsResult<Vec<Ino>> {
 }
 
 /// All quotas.
-pub(in crate::namespace) fn quotas(read: &dyn MetaRead) -> FsResult<HashMap<Ino, dfs_common::Quota>> {
+fn quotas(read: &dyn MetaRead) -> FsResult<HashMap<Ino, dfs_common::Quota>> {
     let mut quotas = HashMap::new();
     stored::for_each(read, keys::quotas(), |key, value| {
         let directory = keys::parse_quota(&key).ok_or_else(|| damaged("quota"))?;
@@ -231,7 +179,7 @@ fn choose_homes(read: &dyn MetaRead, mut each: impl FnMut(Home) -> FsResult<()>)
 }
 
 /// What lies below each directory that has a name, counted anew; limits are not filled in.
-pub(in crate::namespace) fn tally(read: &dyn MetaRead) -> FsResult<HashMap<Ino, Usage>> {
+fn tally(read: &dyn MetaRead) -> FsResult<HashMap<Ino, Usage>> {
     let mut own: HashMap<Ino, Delta> = HashMap::new();
     let mut parents: HashMap<Ino, Ino> = HashMap::new();
     let mut count = |directory: Ino, delta: Delta| {

@@ -1,5 +1,6 @@
 use super::rebuild;
-use crate::namespace::fixture::{Fixture, commit, in_chunk, inline, received};
+use crate::namespace::check::Stage;
+use crate::namespace::fixture::{Fixture, commit, in_chunk, inline, name as test_name, received};
 use crate::namespace::inode::Inode;
 use crate::namespace::keys;
 use crate::namespace::read;
@@ -7,7 +8,7 @@ use crate::namespace::txn::Txn;
 use crate::store::{MetaRead, MetaStore, WriteBatch};
 use bytes::Bytes;
 use dfs_common::limits::REPLACED_INODE_KEPT;
-use dfs_common::op::RenameMode;
+use dfs_common::op::{Operation, RenameMode};
 use dfs_common::session::Caller;
 use dfs_common::{ErrorKind, FsError, FsResult, Ino};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -242,8 +243,8 @@ fn store_of_an_earlier_release_is_counted_once_at_its_opening() {
 }
 
 #[test]
-fn recount_puts_right_what_is_wrong_in_one_transaction() {
-    let fixture = populated();
+fn what_is_wrong_is_put_right_whatever_is_wrong_with_it() {
+    let mut fixture = populated();
     let b = fixture.ino(fixture.ino(Ino::ROOT, "a"), "b");
     let mut txn = Txn::new(&fixture.store);
     let (start, end) = keys::links();
@@ -254,16 +255,136 @@ fn recount_puts_right_what_is_wrong_in_one_transaction() {
     txn.put_usage(b, Some(super::Usage { bytes: 7, ..wrong }));
     txn.put_usage(Ino(99), Some(wrong));
     txn.put(keys::quota(Ino(98)), Bytes::new());
-    assert!(!crate::namespace::check::check(&txn).unwrap().is_clean());
-    assert!(rebuild::recount(&mut txn).unwrap());
-    let report = crate::namespace::check::check(&txn).unwrap();
-    assert!(report.is_clean(), "{report:#?}");
     let batch = txn.into_batch();
     fixture.store.commit(batch).unwrap();
-    fixture.assert_clean();
+    let left = fixture.repair();
+    assert!(left.is_clean(), "{left:#?}");
+    assert_eq!(fixture.usage(b), (10, 1, 0), "its first name there is its home");
+    // All records gone, or none of them right.
+    forget_usage(&fixture);
+    let left = fixture.repair();
+    assert!(!left.has_repairs() && left.problem_count <= 1, "{left:#?}");
     let mut txn = Txn::new(&fixture.store);
-    assert!(!rebuild::recount(&mut txn).unwrap());
-    assert!(txn.is_empty(), "what is right stays");
+    let (start, end) = keys::usages();
+    let records = fixture.store.scan(&start, &end, 10).unwrap();
+    for (index, (key, _)) in records.iter().enumerate() {
+        let directory = keys::parse_usage(key).unwrap();
+        let wrong = super::Usage {
+            parent: 77 + index as u64,
+            bytes: 1 << (20 * index),
+            links: 5,
+            ..Default::default()
+        };
+        txn.put_usage(directory, Some(wrong));
+    }
+    let batch = txn.into_batch();
+    fixture.store.commit(batch).unwrap();
+    let left = fixture.repair();
+    assert!(left.is_clean(), "{left:#?}");
+    assert_eq!(fixture.usage(Ino::ROOT), (30, 2, 2));
+}
+
+/// Some change of names and content below `directories`; most are possible. In a damaged store some are not.
+fn wander(fixture: &mut Fixture, random: &mut impl FnMut(u64) -> u64, directories: &[Ino], step: usize) {
+    let mut any = || directories[random(directories.len() as u64) as usize];
+    let (parent, new_parent) = (any(), any());
+    let mut name = || test_name(&format!("n{}", random(4)));
+    let (one, two) = (name(), name());
+    let found =
+        |name| read::lookup(&fixture.store, &Caller::root(), parent, name).map(|entry| entry.attr.ino);
+    let operation = match (step % 6, found(&one)) {
+        (0, _) => Operation::Create {
+            parent,
+            name: one,
+            mode: 0o644,
+            exclusive: true,
+            read: true,
+            write: true,
+        },
+        (1, _) => Operation::Rename {
+            parent,
+            name: one,
+            new_parent,
+            new_name: two,
+            mode: RenameMode::Replace,
+        },
+        (2, _) => Operation::Unlink { parent, name: one },
+        (3, Ok(ino)) => Operation::Link {
+            ino,
+            parent: new_parent,
+            name: two,
+        },
+        (4, Ok(ino)) => {
+            fixture.open(ino, true);
+            Operation::CommitWrite(commit(ino, vec![inline(random(50), b"some bytes")], vec![]))
+        }
+        _ => {
+            // Directories move with what is below them.
+            let index = random(directories.len() as u64 - 1) as usize + 1;
+            let name = test_name(&format!("d{index}"));
+            Operation::Rename {
+                parent: Inode::get(&fixture.store, directories[index]).unwrap().parent,
+                name: name.clone(),
+                new_parent,
+                new_name: name,
+                mode: RenameMode::NoReplace,
+            }
+        }
+    };
+    let (_, batch) = fixture.try_apply(&Caller::root(), &operation);
+    fixture.store.commit(batch).unwrap();
+}
+
+#[test]
+fn sums_are_put_right_one_by_one_while_everything_changes() {
+    for seed in 1..40u64 {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut random = |below: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % below
+        };
+        let mut fixture = Fixture::default();
+        let mut directories = vec![Ino::ROOT];
+        for index in 1..8 {
+            let parent = directories[random(directories.len() as u64) as usize];
+            directories.push(fixture.mkdir(parent, &format!("d{index}")));
+        }
+        for step in 0..60 {
+            wander(&mut fixture, &mut random, &directories, step);
+        }
+        fixture.assert_clean();
+        let mut txn = Txn::new(&fixture.store);
+        for directory in &directories {
+            let right = super::get(&txn, *directory).unwrap();
+            let mut wrong = |right: u64| match random(3) {
+                0 => right,
+                1 => random(20),
+                _ => right + random(1000),
+            };
+            let usage = super::Usage {
+                bytes: wrong(right.bytes),
+                files: wrong(right.files),
+                directories: wrong(right.directories),
+                links: wrong(right.links),
+                ..right
+            };
+            txn.put_usage(*directory, Some(usage));
+        }
+        let batch = txn.into_batch();
+        fixture.store.commit(batch).unwrap();
+        let report = crate::namespace::check::check(&fixture.store).unwrap();
+        assert!(report.repairs.is_empty(), "{report:#?}");
+        let mut repairs = report.repairs_of(Stage::Sums).unwrap();
+        while let Some(repair) = repairs.next_portion(1).unwrap().pop() {
+            for step in 0..5 {
+                wander(&mut fixture, &mut random, &directories, step);
+            }
+            fixture.apply_repair(&repair).unwrap();
+        }
+        fixture.assert_clean();
+    }
 }
 
 #[test]
