@@ -39,6 +39,8 @@ id_u64!(
 impl Ino {
     /// The root directory (FUSE fixes it at 1).
     pub const ROOT: Ino = Ino(1);
+    /// Stands for the quotas of the cluster, all of them, where leases are spoken of ([`crate::lease`]); no inode has this number.
+    pub const QUOTAS: Ino = Ino(0);
 }
 
 impl SessionId {

@@ -1,7 +1,8 @@
 //! Leases as clients and the coordinator speak of them.
 //!
 //! A lease on an inode lets its holder answer from memory: attributes, extended attributes and, for a directory, names and
-//! non-names. It ends with the holder's session, with its recall stream, or when it is recalled.
+//! non-names. A lease on [`Ino::QUOTAS`], which comes with an answer about usage, lets its holder rely on what that says of limits.
+//! A lease ends with the holder's session, with its recall stream, or when it is recalled.
 
 use crate::ids::Ino;
 
@@ -11,7 +12,7 @@ use crate::ids::Ino;
 pub struct Recall {
     /// Number in the recall stream, from 1.
     pub sequence: u64,
-    /// Inodes.
+    /// Inodes, and [`Ino::QUOTAS`].
     pub inos: Vec<Ino>,
 }
 

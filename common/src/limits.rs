@@ -10,6 +10,9 @@ pub const SYMLINK_BYTES_MAX: usize = 4095;
 pub const PATH_BYTES_MAX: usize = 4096;
 /// Directories of one cluster that have a quota.
 pub const QUOTAS_MAX: usize = 65_536;
+/// A quota is waited for until every client has heard of it: one that does not answer, until its session's lease ends, and
+/// after a restart those of before it first.
+pub const QUOTA_SET_DEADLINE: Duration = Duration::from_secs(120);
 /// Quotas in one answer.
 pub const QUOTAS_PAGE_MAX: usize = 256;
 /// Largest file offset, as Linux's `loff_t`.

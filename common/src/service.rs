@@ -218,7 +218,8 @@ pub trait MetadataService: Send + Sync + 'static {
     async fn test_lock(&self, identity: Identity, ino: Ino, lock: LockSpec) -> FsResult<Option<HeldLock>>;
     /// Totals.
     async fn statfs(&self, identity: Identity) -> FsResult<StatFs>;
-    /// What lies below a directory, or of anything else the inode itself, and what quotas leave; as of one moment.
+    /// What lies below a directory, or of anything else the inode itself, and what quotas leave; as of one moment. A service that grants
+    /// leases grants one on the quotas with it.
     async fn usage(&self, identity: Identity, ino: Ino) -> FsResult<TreeUsage>;
     /// What changed in the cluster since `known_version` (0: everything).
     async fn cluster_state(&self, identity: Identity, known_version: u64) -> FsResult<ClusterUpdate>;

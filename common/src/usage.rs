@@ -43,6 +43,9 @@ pub struct TreeUsage {
     /// Some directory of the cluster has a quota, this one or another.
     #[serde(skip)]
     pub quotas: bool,
+    /// The session has a lease on [`crate::Ino::QUOTAS`]: `quotas` and the limits hold until it is recalled.
+    #[serde(skip)]
+    pub leased: bool,
 }
 
 /// A directory's quota and what is used of it.

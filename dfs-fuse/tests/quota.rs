@@ -59,7 +59,6 @@ fn write_beyond_a_quota_fails_at_once_and_what_was_written_stays() {
     let (cluster, mut mounts) = set_up(1);
     let dir = mounts[0].path().join("q");
     fs::create_dir(&dir).unwrap();
-    // Before the mount writes anything: that there are no quotas it would believe for two seconds.
     limit(&cluster, &["/q", "--bytes", "20M"]);
     fs::write(dir.join("before"), vec![7; 100_000]).unwrap();
 
@@ -114,6 +113,47 @@ fn write_beyond_a_quota_fails_at_once_and_what_was_written_stays() {
     file.write_all_at(&[1; 1 << 20], 5 * MIB).unwrap();
     file.sync_all().unwrap();
     assert_eq!(du(&cluster, "/q").0, 2 * MIB + 100_000);
+}
+
+#[test]
+fn quota_holds_on_every_mount_when_the_command_that_set_it_returns() {
+    let (cluster, mounts) = set_up(2);
+    fs::create_dir(mounts[0].path().join("q")).unwrap();
+    let open = |mount: &Mount, name: &str| File::create(mount.path().join("q").join(name)).unwrap();
+    let mut files = [open(&mounts[0], "first"), open(&mounts[1], "second")];
+    let large = vec![5; 4 << 20];
+    for round in 0..3 {
+        // Each mount has just learnt that nothing is limited, or that there is room for more than will be asked.
+        for before in [&[][..], &["--bytes", "1G"]] {
+            if !before.is_empty() {
+                limit(&cluster, &[&["/q"], before].concat());
+            }
+            for file in &mut files {
+                file.write_all(&[round; 1000]).unwrap();
+            }
+            limit(&cluster, &["/q", "--bytes", "1M"]);
+            for file in &mut files {
+                refused(file.write_all(&large), EDQUOT);
+                file.write_all(&[round; 1000]).unwrap();
+            }
+        }
+        cluster.run_dfs(&["admin", "quota", "clear", "/q"]);
+        for file in &mut files {
+            file.write_all(&[round; 1000]).unwrap();
+        }
+    }
+    // What was refused is told nowhere again, and nothing else is lost.
+    let mut sum = 0;
+    for file in &mut files {
+        file.sync_all().unwrap();
+        // The kernel writes the rest of a page by itself, and that part of what was refused fits.
+        let length = file.metadata().unwrap().len();
+        assert!((15_000..50_000).contains(&length), "{length}");
+        file.write_all(&large).unwrap();
+        file.sync_all().unwrap();
+        sum += length + 4 * MIB;
+    }
+    assert_eq!(du(&cluster, "/q"), (sum, 2, 0));
 }
 
 #[test]

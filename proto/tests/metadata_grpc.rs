@@ -222,6 +222,7 @@ fn tree_usage() -> TreeUsage {
         bytes_allowed: Some(Allowance { limit: 9, used: 5 }),
         inodes_allowed: None,
         quotas: true,
+        leased: true,
     }
 }
 

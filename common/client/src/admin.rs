@@ -1,7 +1,7 @@
 //! Administration: what an administrator may ask of a cluster.
 
 use dfs_common::cluster::NodeInfo;
-use dfs_common::limits::{MESSAGE_BYTES_MAX, QUOTAS_MAX};
+use dfs_common::limits::{MESSAGE_BYTES_MAX, QUOTA_SET_DEADLINE, QUOTAS_MAX};
 use dfs_common::lock::LockedInode;
 use dfs_common::{Durability, ErrorKind, FsError, FsResult, Ino, Quota, QuotaEntry};
 use dfs_proto::convert::{locks_from_wire, node_info_from_wire, quota_to_wire, quotas_from_wire};
@@ -152,7 +152,7 @@ impl AdminClient {
     /// # Errors
     /// `Invalid` if `coordinator` is not `host:port`, or outside a tokio runtime.
     pub fn connect_lazy(coordinator: &str, deadline: Duration) -> FsResult<Self> {
-        let channel = channel_lazy(coordinator, deadline)?;
+        let channel = channel_lazy(coordinator, deadline.max(QUOTA_SET_DEADLINE))?;
         Ok(AdminClient {
             service: v1::admin_client::AdminClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX),
             deadline,
@@ -188,7 +188,8 @@ impl AdminClient {
         })
     }
 
-    /// Limits what may lie below the directory `ino`, whoever adds to it; a quota without limits is none.
+    /// Limits what may lie below the directory `ino`, whoever adds to it; a quota without limits is none. Once it returned every write that
+    /// begins is measured by it, on every client: waits, beyond the deadline if need be, for one that does not answer until its session ends.
     ///
     /// # Errors
     /// `NotDirectory`, `Stale`; `Invalid` if a file has names below the directory and elsewhere; `Unavailable`, `TimedOut`, `Io`.
@@ -198,7 +199,7 @@ impl AdminClient {
             ino: ino.0,
             quota: Some(quota_to_wire(&quota)),
         };
-        within(self.deadline, service.set_quota(request)).await?;
+        within(self.deadline.max(QUOTA_SET_DEADLINE), service.set_quota(request)).await?;
         Ok(())
     }
 

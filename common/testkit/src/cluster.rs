@@ -7,7 +7,7 @@ use dfs_client::{AdminClient, Client, ClientConfig, ClusterStatus};
 use dfs_common::capability::CapabilityKey;
 use dfs_common::limits::CALL_DEADLINE;
 use dfs_common::service::{ChunkService, MetadataService};
-use dfs_common::{ErrorKind, FsResult};
+use dfs_common::{ErrorKind, FsResult, Ino, Quota};
 use dfs_coordinator::{Coordinator, CoordinatorConfig};
 use dfs_datanode::{Datanode, DatanodeConfig};
 use dfs_proto::framed::{ChunkFramedClient, MetadataFramedClient};
@@ -371,6 +371,16 @@ impl InProcessCluster {
         Client::connect(self.client_config())
             .await
             .expect("the coordinator answers")
+    }
+
+    /// Sets the quota of a directory.
+    ///
+    /// # Errors
+    /// Those of [`AdminClient::set_quota`].
+    pub async fn set_quota(&self, directory: Ino, quota: Quota) -> FsResult<()> {
+        AdminClient::connect_lazy(&self.coordinator_address(), CALL_DEADLINE)?
+            .set_quota(directory, quota)
+            .await
     }
 
     /// State of the cluster as administrators see it.

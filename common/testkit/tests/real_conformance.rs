@@ -3,18 +3,33 @@
 #![cfg(feature = "cluster")]
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
+use dfs_common::FsResult;
 use dfs_common::clock::{Clock, SystemClock};
 use dfs_common::service::ChunkService;
 use dfs_proto::socket::LocalSockets;
 use dfs_testkit::cluster::{ClusterOptions, InProcessCluster};
 use dfs_testkit::conformance::{self, ChunkSubject};
 use dfs_testkit::faults::{FaultPlan, FaultyChunks, FaultyMetadata};
+use futures::future::BoxFuture;
 use std::sync::Arc;
 
 #[tokio::test]
 async fn coordinator_in_process() {
     let cluster = InProcessCluster::start(3).await;
     conformance::metadata(cluster.metadata()).await;
+}
+
+#[tokio::test]
+async fn quotas_of_the_coordinator() {
+    let cluster = Arc::new(InProcessCluster::start(3).await);
+    for service in [cluster.metadata(), cluster.metadata_over_frames()] {
+        let cluster = cluster.clone();
+        let setter = move |ino, quota| -> BoxFuture<'static, FsResult<()>> {
+            let cluster = cluster.clone();
+            Box::pin(async move { cluster.set_quota(ino, quota).await })
+        };
+        conformance::quotas(service, Arc::new(setter)).await;
+    }
 }
 
 /// A cluster in which everybody talks over TCP, or nobody does.

@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
+use dfs_common::FsResult;
 use dfs_common::clock::{Clock, SystemClock};
 use dfs_common::service::{ChunkConnector, ChunkService, MetadataService};
 use dfs_testkit::conformance::{self, ChunkSubject};
 use dfs_testkit::faults::{FaultPlan, FaultyConnector, FaultyMetadata};
 use dfs_testkit::twin::{TWIN_KEY, TwinCluster};
+use futures::future::BoxFuture;
 use std::sync::Arc;
 
 fn subject(connector: &dyn ChunkConnector, addresses: &[String]) -> ChunkSubject {
@@ -19,6 +21,17 @@ fn subject(connector: &dyn ChunkConnector, addresses: &[String]) -> ChunkSubject
         peers: addresses[1..].iter().map(peer).collect(),
         nowhere: "nowhere:1".into(),
     }
+}
+
+#[tokio::test]
+async fn quotas_of_the_twin() {
+    let twin = TwinCluster::default().metadata;
+    let quotas = twin.clone();
+    let setter = move |ino, quota| -> BoxFuture<'static, FsResult<()>> {
+        let set = quotas.set_quota(ino, quota);
+        Box::pin(async move { set })
+    };
+    conformance::quotas(twin, Arc::new(setter)).await;
 }
 
 #[tokio::test]

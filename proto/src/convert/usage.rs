@@ -18,6 +18,7 @@ pub fn tree_usage_to_wire(usage: &TreeUsage) -> v1::TreeUsage {
         bytes_allowed: usage.bytes_allowed.map(allowance),
         inodes_allowed: usage.inodes_allowed.map(allowance),
         quotas: usage.quotas,
+        leased: usage.leased,
     }
 }
 
@@ -34,6 +35,7 @@ pub fn tree_usage_from_wire(usage: v1::TreeUsage) -> FsResult<TreeUsage> {
         bytes_allowed: usage.bytes_allowed.map(allowance),
         inodes_allowed: usage.inodes_allowed.map(allowance),
         quotas: usage.quotas,
+        leased: usage.leased,
     })
 }
 

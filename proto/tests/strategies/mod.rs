@@ -426,14 +426,15 @@ pub fn statfs() -> impl Strategy<Value = StatFs> {
 
 pub fn tree_usage() -> impl Strategy<Value = TreeUsage> {
     let allowed = || option::of(any::<(u64, u64)>().prop_map(|(limit, used)| Allowance { limit, used }));
-    (any::<(u64, u64, u64)>(), allowed(), allowed(), any::<bool>()).prop_map(
-        |((bytes, files, directories), bytes_allowed, inodes_allowed, quotas)| TreeUsage {
+    (any::<(u64, u64, u64)>(), allowed(), allowed(), any::<[bool; 2]>()).prop_map(
+        |((bytes, files, directories), bytes_allowed, inodes_allowed, [quotas, leased])| TreeUsage {
             bytes,
             files,
             directories,
             bytes_allowed,
             inodes_allowed,
             quotas,
+            leased,
         },
     )
 }

@@ -212,7 +212,7 @@ impl AdminService {
     async fn choose_quota(&self, request: v1::SetQuotaRequest) -> FsResult<v1::Empty> {
         let (ino, quota) = (Ino(request.ino), convert::quota_from_wire(request.quota));
         let core = self.coordinator.core()?;
-        core.applier.set_quota(ino, quota).await?;
+        core.set_quota(ino, quota).await?;
         tracing::info!(%ino, bytes = ?quota.bytes, inodes = ?quota.inodes, "a quota was set");
         Ok(v1::Empty {})
     }

@@ -70,6 +70,8 @@ pub struct Core {
     pub checking: tokio::sync::Mutex<()>,
     /// For its temporary files.
     pub scratch: Scratch,
+    /// Held by the one quota that is being set.
+    pub setting_quota: tokio::sync::Mutex<()>,
     // Dropped last: the lock goes after the store is closed.
     _data: DataDir,
 }
@@ -96,6 +98,7 @@ impl Core {
 
         // Before anything else is written.
         namespace::usage::rebuild::open(&*store, epoch)?;
+        namespace::quota::open_edges(&*store)?;
         let persistence = Persistence::open(&*store, epoch, clock.clone())?;
         failpoint::reach(Failpoint::StartAfterPersistence);
         let progress = persistence.progress();
@@ -169,6 +172,7 @@ impl Core {
             workers: Workers::default(),
             checking: tokio::sync::Mutex::default(),
             scratch: Scratch::in_dir(&config.data_dir),
+            setting_quota: tokio::sync::Mutex::default(),
             _data: data,
         })
     }

@@ -2,7 +2,7 @@
 
 use crate::core::Core;
 use crate::lock::{Ask, Owner};
-use crate::namespace::{OpenFiles, orphans, quota, read};
+use crate::namespace::{OpenFiles, orphans, read};
 use crate::session::opens::Counted;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -363,9 +363,7 @@ impl MetadataService for CoordinatorService {
     }
 
     async fn usage(&self, identity: Identity, ino: Ino) -> FsResult<TreeUsage> {
-        let core = self.live(&identity)?;
-        let snapshot = core.store.snapshot()?;
-        quota::tree_usage(&*snapshot, ino)
+        self.live(&identity)?.leased_usage(identity.session, ino)
     }
 
     async fn cluster_state(&self, identity: Identity, known_version: u64) -> FsResult<ClusterUpdate> {

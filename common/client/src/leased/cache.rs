@@ -182,6 +182,18 @@ impl LeasedCache {
         Stamp(self.inner.lock().clock)
     }
 
+    /// Leases hold: there is a recall stream, and the session's lease has not ended.
+    pub(crate) fn is_valid(&self) -> bool {
+        self.inner.lock().is_valid()
+    }
+
+    /// Nothing has happened to `ino` since `stamp`: no recall, no loss of the stream. Not whether leases hold.
+    pub(crate) fn unchanged(&self, stamp: Stamp, ino: Ino) -> bool {
+        let inner = self.inner.lock();
+        let changed = inner.inodes.peek(&ino).map_or(0, |known| known.changed);
+        stamp.0 >= inner.floor && stamp.0 >= changed
+    }
+
     /// For how long a kernel may answer from the attributes of `ino` by itself.
     pub(crate) fn validity(&self, ino: Ino) -> Duration {
         let inner = self.inner.lock();

@@ -10,6 +10,6 @@ mod names;
 mod reads;
 mod recalls;
 
-pub(crate) use cache::LeasedCache;
+pub(crate) use cache::{LeasedCache, Stamp};
 pub(crate) use changes::changed_inos;
 pub(crate) use reads::Listings;

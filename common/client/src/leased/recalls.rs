@@ -53,6 +53,9 @@ impl Inner {
             acknowledged = last.sequence;
             let inos: Vec<Ino> = page.recalls.into_iter().flat_map(|recall| recall.inos).collect();
             self.leased.recall(&inos);
+            if inos.contains(&Ino::QUOTAS) {
+                self.quotas.expect();
+            }
             self.forget_above(inos).await;
         }
     }
@@ -62,7 +65,7 @@ impl Inner {
         let Some(above) = self.above() else {
             return;
         };
-        for ino in inos {
+        for ino in inos.into_iter().filter(|ino| *ino != Ino::QUOTAS) {
             // A receiver that is gone has nothing cached.
             let _ = above.send(Invalidation::Attributes { ino }).await;
         }

@@ -3,44 +3,67 @@
 //! The coordinator decides, when it applies a commit; a client only guesses. While there is room for everything that is unsaved, writes go on
 //! as ever. A write for which there may be none is saved before it is answered, by itself: refused, it alone is taken back and fails, and
 //! nothing that was acknowledged is. Invariant: a guess never loses anything; a wrong one (somebody else filled the tree meanwhile) is told at
-//! fsync and close. Where no directory has a quota this costs one question every few seconds of writing, and no long wait for a
-//! coordinator that is away.
+//! fsync and close.
+//!
+//! What is known of limits is known under the lease on [`Ino::QUOTAS`]: a quota that is set is waited for until every client has given that
+//! up, and so no write that begins afterwards goes by an earlier one. Where no directory has a quota this costs one question for
+//! each recall stream, and no long wait for a coordinator that is away.
 
 use crate::client::Inner;
 use crate::dirty::Active;
 use crate::file::{File, Handle};
+use crate::leased::Stamp;
 use dfs_common::clock::Clock;
 use dfs_common::session::Caller;
-use dfs_common::{ErrorKind, FsError, FsResult, TreeUsage};
+use dfs_common::{ErrorKind, FsError, FsResult, Ino};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// What is known of a file's tree is asked for again after this.
+/// What a file's tree has left is asked for again after this: others add to it, too.
 const ROOM_KNOWN_FOR: Duration = Duration::from_secs(1);
-/// That there are no quotas is asked for again after this.
-const NONE_KNOWN_FOR: Duration = Duration::from_secs(2);
-/// A coordinator that does not answer by then is not asked again for [`NONE_KNOWN_FOR`].
+/// A coordinator that did not answer is asked again after this.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// For how long an answer is waited for that cannot be expected: there was no quota, and the recall stream is gone.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The same where there are quotas: better a late write than one that is refused after it was acknowledged.
+/// The same if it can: better a late write than one that is refused after it was acknowledged.
 const PATIENCE_WITH_QUOTAS: Duration = Duration::from_secs(10);
 
 /// What is known of the quotas of the cluster, and what counts against them.
 #[derive(Default)]
 pub(crate) struct Quotas {
-    /// When the cluster was last seen to have none, or to give no answer.
-    none: Mutex<Option<Instant>>,
-    /// The last answer spoke of some.
+    unlimited: Mutex<Unlimited>,
+    /// The last answer spoke of some, or one was set since.
     exist: AtomicBool,
     /// Bytes of all writes so far.
     written: AtomicU64,
 }
 
+impl Quotas {
+    /// A quota is being set, or changed: who asks waits for the answer.
+    pub(crate) fn expect(&self) {
+        self.exist.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Why a write need not be measured.
+#[derive(Clone, Copy, Default)]
+enum Unlimited {
+    /// It must be.
+    #[default]
+    No,
+    /// There are no quotas, as long as the lease holds that came with this answer.
+    Leased(Stamp),
+    /// Nobody could say, at that time: the coordinator decides when it is back.
+    Unanswered(Stamp, Instant),
+}
+
 /// What a file's tree had left when it was asked for, less what was unsaved then.
 #[derive(Default)]
 pub(crate) struct Room {
-    asked: Option<Instant>,
+    /// When, and before which recalls.
+    asked: Option<(Instant, Stamp)>,
     left: u64,
     /// [`Quotas::written`] of then: all that was written since may be in the same tree.
     written: u64,
@@ -57,42 +80,52 @@ enum Guess {
 impl Inner {
     fn guess(&self, file: &File, bytes: u64) -> Guess {
         let written = self.quotas.written.fetch_add(bytes, Ordering::SeqCst) + bytes;
-        let none = *self.quotas.none.lock();
-        if none.is_some_and(|seen| seen.elapsed() < NONE_KNOWN_FOR) {
+        let holds = |stamp| self.leased.unchanged(stamp, Ino::QUOTAS);
+        let unlimited = match *self.quotas.unlimited.lock() {
+            Unlimited::No => false,
+            Unlimited::Leased(stamp) => holds(stamp) && self.leased.is_valid(),
+            Unlimited::Unanswered(stamp, since) => since.elapsed() < ASK_AGAIN && holds(stamp),
+        };
+        if unlimited {
             return Guess::Fits;
         }
         let room = &file.state.lock().room;
-        let fresh = room.asked.is_some_and(|asked| asked.elapsed() < ROOM_KNOWN_FOR);
+        let fresh = room.asked.is_some_and(|(asked, stamp)| {
+            asked.elapsed() < ROOM_KNOWN_FOR && holds(stamp) && self.leased.is_valid()
+        });
         match fresh && room.left >= written.saturating_sub(room.written) {
             true => Guess::Fits,
             false => Guess::Unknown,
         }
     }
 
-    /// Asks once, not for long. `bytes` are counted as written already.
+    /// Asks once. `bytes` are counted as written already.
     async fn ask_for_room(&self, file: &File, bytes: u64) -> Guess {
         // In this order, and before the question: what is saved meanwhile may or may not be in the answer.
         let written = self.quotas.written.load(Ordering::SeqCst).saturating_sub(bytes);
         let unsaved = self.dirty.unsaved();
+        let stamp = self.leased.stamp();
         let identity = self.session.live().identity;
         let asking = self.metadata.usage(identity, file.ino);
-        let patience = match self.quotas.exist.load(Ordering::SeqCst) {
+        let patience = match self.quotas.exist.load(Ordering::SeqCst) || self.leased.is_valid() {
             true => PATIENCE_WITH_QUOTAS,
             false => PATIENCE,
         };
-        let usage = match tokio::time::timeout(patience, asking).await {
-            Ok(Ok(usage)) => {
-                self.quotas.exist.store(usage.quotas, Ordering::SeqCst);
-                usage
-            }
-            // Nobody who could say: the coordinator decides when it is back.
-            Ok(Err(_)) | Err(_) => TreeUsage::default(),
-        };
+        let answer = tokio::time::timeout(patience, asking).await;
         let now = Instant::now();
-        *self.quotas.none.lock() = (!usage.quotas).then_some(now);
+        let Ok(Ok(usage)) = answer else {
+            *self.quotas.unlimited.lock() = Unlimited::Unanswered(stamp, now);
+            return Guess::Fits;
+        };
+        self.quotas.exist.store(usage.quotas, Ordering::SeqCst);
+        // Without a lease an answer is good for this write alone.
+        *self.quotas.unlimited.lock() = match usage.leased && !usage.quotas {
+            true => Unlimited::Leased(stamp),
+            false => Unlimited::No,
+        };
         let left = usage.bytes_allowed.map_or(u64::MAX, |allowed| allowed.left());
         let room = Room {
-            asked: Some(now),
+            asked: usage.leased.then_some((now, stamp)),
             left: left.saturating_sub(unsaved),
             written,
         };

@@ -7,7 +7,7 @@ mod chunks;
 mod metadata;
 
 pub use chunks::{ChunkSubject, chunks};
-pub use metadata::metadata;
+pub use metadata::{QuotaSetter, metadata, quotas};
 
 use dfs_common::{ErrorKind, FsResult};
 use std::fmt::Debug;

@@ -162,6 +162,10 @@ impl State {
         }
         check_inline(&map)?;
 
+        let allocated = |map: &BTreeMap<u64, Extent>| map.values().map(|extent| extent.length).sum::<u64>();
+        if allocated(&map) > self.attr(ino)?.allocated_bytes {
+            self.passed_over.remove(&ino);
+        }
         *self.extents_mut(ino)? = map;
         for (chunk, (length, sha256)) in fresh {
             self.chunks.entry(chunk).or_insert(Committed {

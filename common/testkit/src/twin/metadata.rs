@@ -18,7 +18,7 @@ use dfs_common::op::MutationBatch;
 use dfs_common::service::{DirPage, Found, MetadataService, Mutated, Opened};
 use dfs_common::session::{Caller, Identity, OpenSession, SessionGrant};
 use dfs_common::{
-    ChunkId, ClusterId, DiskIncarnation, ErrorKind, FsError, FsResult, Ino, Name, NodeId, PgId,
+    ChunkId, ClusterId, DiskIncarnation, ErrorKind, FsError, FsResult, Ino, Name, NodeId, PgId, Quota,
 };
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,6 +49,14 @@ impl TwinMetadata {
     /// From now on it says that changes are answered before they are durable.
     pub fn relax(&self) {
         self.power.lock().relaxed = true;
+    }
+
+    /// Sets a directory's quota; an empty one is none.
+    ///
+    /// # Errors
+    /// `NotDirectory`, `Stale`; `Invalid` if a file has names below the directory and elsewhere.
+    pub fn set_quota(&self, directory: Ino, quota: Quota) -> FsResult<()> {
+        self.state.lock().set_quota(directory, quota)
     }
 
     /// From now on it says that it lost power, and kept the commits up to `kept`. Sessions go on without being resumed: that a client must
@@ -99,6 +107,9 @@ impl TwinMetadata {
             next_session: 1,
             inodes: BTreeMap::new(),
             replaced: BTreeMap::new(),
+            passed_over: BTreeSet::new(),
+            graves: BTreeMap::new(),
+            quotas: BTreeMap::new(),
             next_ino: Ino::ROOT.0,
             next_cursor: 3,
             chunks: BTreeMap::new(),

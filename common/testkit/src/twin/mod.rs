@@ -11,6 +11,7 @@ mod content;
 mod locks;
 mod metadata;
 mod names;
+mod quotas;
 mod sessions;
 mod state;
 mod usage;

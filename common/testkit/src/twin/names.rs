@@ -225,6 +225,7 @@ impl State {
         if nlink >= LINKS_MAX {
             return fail(ErrorKind::TooManyLinks, "the file has too many names");
         }
+        self.check_link_edge(ino, parent)?;
         self.put_name((parent, name), ino)?;
         self.inode_mut(ino)?.attr.nlink += 1;
         self.changed(ino)?;
@@ -271,7 +272,14 @@ impl State {
         self.take_name((parent, name))?;
         self.inode_mut(parent)?.attr.nlink -= 1;
         self.inodes.remove(&ino);
+        self.buried(ino, parent);
         Ok(OpReply::Removed { ino, nlink: 0 })
+    }
+
+    /// A directory lost its name in `parent`, and its quota.
+    fn buried(&mut self, directory: Ino, parent: Ino) {
+        self.graves.insert(directory, parent);
+        self.quotas.remove(&directory);
     }
 
     /// `target` lost its name in `parent` to another inode.
@@ -280,6 +288,7 @@ impl State {
         if self.kind(target)? == FileKind::Directory {
             self.inode_mut(parent)?.attr.nlink -= 1;
             self.inode_mut(target)?.attr.nlink = 0;
+            self.buried(target, parent);
         } else {
             self.inode_mut(target)?.attr.nlink -= 1;
         }
@@ -343,11 +352,16 @@ impl State {
         if let Some(target) = target {
             self.take_name(to)?;
             if exchange {
+                self.check_move_edge(source, from.0, to.0)?;
+                self.check_move_edge(target, to.0, from.0)?;
                 self.put_name(from, target)?;
                 self.moved(target, to.0, from.0)?;
             } else {
                 self.replaced(to.0, target)?;
             }
+        }
+        if !exchange {
+            self.check_move_edge(source, from.0, to.0)?;
         }
         self.put_name(to, source)?;
         self.moved(source, from.0, to.0)?;

@@ -21,6 +21,7 @@ pub(super) struct Open {
     pub(super) write: bool,
 }
 
+#[derive(Clone)]
 pub(super) struct Session {
     epoch: SessionEpoch,
     secret: SessionSecret,
@@ -216,7 +217,8 @@ impl State {
             ));
         }
         self.now = self.clock.now();
-        let result = self.apply(session, op);
+        let makes_inodes = !matches!(op.op, Operation::CommitWrite(_));
+        let result = self.within_quotas(makes_inodes, |state| state.apply(session, op));
         let passing = result.as_ref().is_err_and(|error| error.kind().is_retryable());
         if !passing {
             let known = self

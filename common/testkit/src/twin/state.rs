@@ -9,11 +9,12 @@ use dfs_common::clock::Clock;
 use dfs_common::cluster::{NodeInfo, PlacementGroup};
 use dfs_common::extent::Extent;
 use dfs_common::limits::REPLACED_INODE_KEPT;
-use dfs_common::{ChunkId, ClusterId, ErrorKind, FsError, FsResult, Ino, Name, SessionId};
+use dfs_common::{ChunkId, ClusterId, ErrorKind, FsError, FsResult, Ino, Name, Quota, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+#[derive(Clone)]
 pub(super) enum Body {
     /// Extents by offset: disjoint.
     File(BTreeMap<u64, Extent>),
@@ -25,6 +26,7 @@ pub(super) enum Body {
     Special,
 }
 
+#[derive(Clone)]
 pub(super) struct Inode {
     pub(super) attr: Attr,
     pub(super) body: Body,
@@ -34,6 +36,7 @@ pub(super) struct Inode {
 }
 
 /// A chunk that files refer to.
+#[derive(Clone)]
 pub(super) struct Committed {
     pub(super) files: BTreeSet<Ino>,
     pub(super) length: u64,
@@ -51,6 +54,11 @@ pub(super) struct State {
     pub(super) inodes: BTreeMap<Ino, Inode>,
     /// Inodes that a rename replaced, and since when (monotonic): kept for whoever has just found them.
     pub(super) replaced: BTreeMap<Ino, Duration>,
+    /// Those of them that do not count against quotas: nobody had them open, and they have not grown.
+    pub(super) passed_over: BTreeSet<Ino>,
+    /// Removed directories, and what they lay in.
+    pub(super) graves: BTreeMap<Ino, Ino>,
+    pub(super) quotas: BTreeMap<Ino, Quota>,
     pub(super) next_ino: u64,
     pub(super) next_cursor: u64,
     /// Chunks in use.
@@ -159,6 +167,7 @@ impl State {
     /// A rename took the last name of `ino`.
     pub(super) fn keep_replaced(&mut self, ino: Ino) {
         self.replaced.insert(ino, self.clock.monotonic());
+        self.pass_over_unless_open(ino);
     }
 
     /// Lets replaced inodes go whose time is over.
@@ -173,6 +182,7 @@ impl State {
             .collect();
         for ino in inos {
             self.replaced.remove(&ino);
+            self.passed_over.remove(&ino);
             self.forget_if_unused(ino);
         }
     }
@@ -184,6 +194,9 @@ impl State {
                 .sessions
                 .values()
                 .any(|session| session.opens.contains_key(&ino));
+        if self.replaced.contains_key(&ino) {
+            self.pass_over_unless_open(ino);
+        }
         if !open && self.inodes.get(&ino).is_some_and(|inode| inode.attr.nlink == 0) {
             self.inodes.remove(&ino);
             self.free_unreferenced(ino);

@@ -1,4 +1,4 @@
-//! Usage of directory trees: counted anew whenever somebody asks. A twin has no quotas.
+//! Usage of directory trees: counted anew whenever somebody asks.
 
 use super::state::{Body, State};
 use dfs_common::attr::FileKind;
@@ -8,6 +8,7 @@ impl State {
     /// What lies below `ino`; of anything but a directory, itself.
     pub(super) fn usage(&self, ino: Ino) -> FsResult<TreeUsage> {
         let mut usage = TreeUsage::default();
+        self.add_allowances(ino, &mut usage)?;
         if self.inode(ino)?.attr.kind != FileKind::Directory {
             usage.bytes = self.attr(ino)?.allocated_bytes;
             usage.files = 1;

@@ -2,7 +2,7 @@
 
 use super::replies::{Known, Replies};
 use super::reserve::Room;
-use super::{ApplierParts, Command, EndStep, Reaped, Reply, nodes};
+use super::{ApplierParts, Command, EndStep, QuotaStep, Reaped, Reply, nodes};
 use crate::namespace::repair::{self, Repair};
 use crate::namespace::txn::Txn;
 use crate::namespace::{self, ApplyContext, OpenFiles, chunks, orphans, reap};
@@ -220,10 +220,14 @@ impl Group {
                     failpoint::reach(Failpoint::ReleaseHoldAfterCommit);
                 })
             }
-            Command::SetQuota { ino, quota, reply } => {
-                let result = self.whole(txn, |_, txn| namespace::quota::set(txn, ino, quota));
+            Command::SetQuota { ino, step, reply } => {
+                let result = self.whole(txn, |_, txn| match step {
+                    QuotaStep::CloseEdge => namespace::quota::close_edge(txn, ino),
+                    QuotaStep::OpenEdge => namespace::quota::open_edge(txn, ino).map(|()| false),
+                    QuotaStep::Set(quota) => namespace::quota::set(txn, ino, quota).map(|()| false),
+                });
                 failpoint::reach(Failpoint::SetQuotaAfterApply);
-                answer_after(reply, result, |()| {
+                answer_after(reply, result, |_| {
                     failpoint::reach(Failpoint::SetQuotaAfterCommit);
                 })
             }

@@ -98,6 +98,17 @@ pub enum EndStep {
     Record,
 }
 
+/// A step of setting a quota.
+#[derive(Clone, Copy, Debug)]
+pub enum QuotaStep {
+    /// [`crate::namespace::quota::close_edge`].
+    CloseEdge,
+    /// [`crate::namespace::quota::open_edge`].
+    OpenEdge,
+    /// [`crate::namespace::quota::set`].
+    Set(Quota),
+}
+
 /// What one step of reaping did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reaped {
@@ -166,8 +177,8 @@ enum Command {
     },
     SetQuota {
         ino: Ino,
-        quota: Quota,
-        reply: Reply<()>,
+        step: QuotaStep,
+        reply: Reply<bool>,
     },
     SetDurability {
         durability: Durability,
@@ -321,12 +332,13 @@ impl Applier {
             .await
     }
 
-    /// Sets the quota of a directory; durable on return.
+    /// Takes a step of setting the quota of a directory; durable on return. True after closing an edge if hard links are to be
+    /// looked at.
     ///
     /// # Errors
-    /// Those of [`crate::namespace::quota::set`].
-    pub async fn set_quota(&self, ino: Ino, quota: Quota) -> FsResult<()> {
-        self.call(|reply| Command::SetQuota { ino, quota, reply }).await
+    /// Those of the step.
+    pub async fn set_quota(&self, ino: Ino, step: QuotaStep) -> FsResult<bool> {
+        self.call(|reply| Command::SetQuota { ino, step, reply }).await
     }
 
     /// Waits until everything sent before is durable.

@@ -375,6 +375,8 @@ mod tests {
         let doubled = [&lines[..5], &lines[4..]].concat();
         let missing = [&lines[..5], &lines[6..]].concat();
         let place = Place::new();
+        let half = dump[..dump.len() / 2].rfind('\n').unwrap();
+        let in_a_line = half - 2;
         for (text, kind, words) in [
             (String::new(), ErrorKind::Invalid, "not a dump"),
             ("{}\n".to_owned(), ErrorKind::Invalid, "not a dump"),
@@ -399,7 +401,7 @@ mod tests {
                 ErrorKind::Corrupt,
                 "ends too early",
             ),
-            (dump[..dump.len() / 2].to_owned(), ErrorKind::Invalid, "no end"),
+            (dump[..in_a_line].to_owned(), ErrorKind::Invalid, "no end"),
             (joined(&swapped), ErrorKind::Invalid, "line 5"),
             (joined(&doubled), ErrorKind::Invalid, "line 6"),
             (

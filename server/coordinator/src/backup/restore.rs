@@ -90,6 +90,8 @@ fn fill(file: &Path, new: &NewDataDir, verified: &Source, now: Timestamp) -> FsR
         hand_over(&mut txn, key, value, lost)?;
     }
     store.commit(txn.into_batch())?;
+    // Other holders count against quotas; and the backup may be of a release that did not count.
+    namespace::usage::rebuild::open(&*store, epoch)?;
     store.persist()?;
     failpoint::reach(Failpoint::RestoreAfterStore);
     let problems = check::check_in(&*store, &new.scratch())?.problem_count;

@@ -13,6 +13,7 @@ use dfs_common::op::MutationBatch;
 use dfs_common::service::{DirPage, Found, Mutated};
 use dfs_common::session::{Caller, Identity};
 use dfs_common::{ErrorKind, FsError, FsResult, Ino, Name, SessionId};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How long a mutation waits for the clients from before a restart before its client is told so.
@@ -78,7 +79,7 @@ impl Core {
     /// Those of [`crate::applier::Applier::repair`].
     pub(crate) async fn repair(&self, repairs: Vec<Repair>) -> FsResult<Vec<bool>> {
         self.sessions.settled().await;
-        let inos = repairs.iter().flat_map(Repair::inodes).collect();
+        let inos: BTreeSet<Ino> = repairs.iter().flat_map(Repair::inodes).collect();
         let mut change = Change::begin(self.leases.clone(), self.applier.clone(), NAMESPACE, inos);
         change.recalled().await;
         let repaired = self.applier.repair(repairs).await?;

@@ -13,6 +13,7 @@
 mod affected;
 mod calls;
 mod change;
+mod quotas;
 mod table;
 
 pub use table::LeaseTable;

@@ -175,7 +175,7 @@ impl LeaseTable {
     }
 
     /// Grants a lease, before the state that it covers is read. False if the inode is being changed or contended, or the
-    /// session has no recall stream or too many leases.
+    /// session has no recall stream or too many leases (which leaves room for the one on [`Ino::QUOTAS`]).
     pub fn grant(&self, session: SessionId, ino: Ino) -> bool {
         self.grant_beside(session, ino, 0)
     }
@@ -200,7 +200,7 @@ impl LeaseTable {
         if holder.leases.contains(&ino) {
             return true;
         }
-        if holder.leases.len() >= SESSION_LEASES_MAX {
+        if holder.leases.len() >= SESSION_LEASES_MAX && ino != Ino::QUOTAS {
             return false;
         }
         holder.leases.insert(ino);

@@ -21,6 +21,7 @@ use dfs_common::{
 use dfs_proto::v1;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicBool;
 
 /// The session of the operations, unless told otherwise.
 pub const ME: SessionId = SessionId(7);
@@ -475,11 +476,21 @@ impl Fixture {
     }
 
     pub fn set_quota(&mut self, ino: Ino, bytes: Option<u64>, inodes: Option<u64>) -> FsResult<()> {
+        let quota = Quota { bytes, inodes };
+        let look = quota != Quota::default() && self.commit_txn(|txn| quota::close_edge(txn, ino))?;
+        if look && let Err(error) = quota::check_links(&self.store, ino, &AtomicBool::new(false)) {
+            self.commit_txn(|txn| quota::open_edge(txn, ino)).unwrap();
+            return Err(error);
+        }
+        self.commit_txn(|txn| quota::set(txn, ino, quota))
+    }
+
+    pub fn commit_txn<T>(&mut self, change: impl FnOnce(&mut Txn<'_>) -> FsResult<T>) -> FsResult<T> {
         let mut txn = Txn::new(&self.store);
-        quota::set(&mut txn, ino, Quota { bytes, inodes })?;
+        let done = change(&mut txn)?;
         let batch = txn.into_batch();
         self.store.commit(batch).unwrap();
-        Ok(())
+        Ok(done)
     }
 
     /// Bytes, files and directories below a directory.

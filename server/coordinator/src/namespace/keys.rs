@@ -436,8 +436,12 @@ pub fn restore() -> Bytes {
 pub fn schema() -> Bytes {
     Bytes::from_static(b"mschema")
 }
-/// The last opening of the store that kept the usage records.
+/// The last opening of the store that kept the usage records, with what is held.
 pub fn usage_epoch() -> Bytes {
+    Bytes::from_static(b"musage_held_epoch")
+}
+/// The same of a release that did not count what is held.
+pub fn usage_epoch_before_held() -> Bytes {
     Bytes::from_static(b"musage_epoch")
 }
 /// Number of the next session.

@@ -8,7 +8,7 @@
 
 use super::inode::Inode;
 use super::txn::Txn;
-use super::usage::{self, Delta, Usage};
+use super::usage::{self, Admission, Delta, Usage};
 use super::{damaged, keys, quota};
 use bytes::Bytes;
 use dfs_common::{FsResult, Ino};
@@ -59,7 +59,7 @@ pub fn removed(txn: &mut Txn<'_>, inode: &mut Inode, (parent, cursor): Place) ->
         let (key, _) = first.ok_or_else(|| damaged("link"))?;
         let (_, home, _) = keys::parse_link(&key).ok_or_else(|| damaged("link"))?;
         txn.delete(key);
-        usage::shift(txn, inode.parent, home, counted)?;
+        usage::shift(txn, inode.parent, home, counted, Admission::Asked)?;
         inode.parent = home;
     }
     match inode.attr.nlink {
@@ -72,9 +72,15 @@ pub fn removed(txn: &mut Txn<'_>, inode: &mut Inode, (parent, cursor): Place) ->
 ///
 /// # Errors
 /// `QuotaExceeded`; `CrossDevice` as [`added`], also for a directory with names of such inodes in it.
-pub fn moved(txn: &mut Txn<'_>, inode: &mut Inode, from: Place, to: Place) -> FsResult<()> {
+pub fn moved(
+    txn: &mut Txn<'_>,
+    inode: &mut Inode,
+    from: Place,
+    to: Place,
+    admission: Admission,
+) -> FsResult<()> {
     let moving = carry(txn, inode, from, to)?;
-    usage::shift(txn, from.0, to.0, moving)
+    usage::shift(txn, from.0, to.0, moving, admission)
 }
 
 /// Two names changed places.
@@ -88,7 +94,7 @@ pub fn exchanged(
 ) -> FsResult<()> {
     let there = carry(txn, a, from, to)?;
     let back = carry(txn, b, to, from)?;
-    usage::shift(txn, from.0, to.0, there - back)
+    usage::shift(txn, from.0, to.0, there - back, Admission::Asked)
 }
 
 /// Moves the records of a name, and answers what is counted elsewhere from now on.

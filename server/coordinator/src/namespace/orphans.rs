@@ -5,7 +5,10 @@
 //! the name is renamed over all the time it would find the next one gone as well: neither the old file nor the new one. What
 //! holds such an inode is the namespace itself ([`NAMESPACE`] among its holders), and a mark under the time of the rename, so
 //! that [`reap_replaced`] finds those whose time is over without looking at the others. Opens meanwhile are not recorded;
-//! whoever has it open when its time is over becomes its holder then.
+//! whoever has it open when it grows, or when its time is over, becomes its holder then.
+//!
+//! An orphan that a session holds counts against the quotas of the tree that it was in ([`usage::held`]); one that only the namespace keeps does
+//! not: a program that replaces a small file many times in a second does not fill its tree with what it has replaced.
 //!
 //! What unlink and rmdir remove is not kept: a name that is looked up again is rightly absent, and removing many files
 //! writes no more than it must.
@@ -13,7 +16,7 @@
 use super::counters;
 use super::inode::Inode;
 use super::txn::Txn;
-use super::{ApplyContext, OpenFiles, damaged, keys, reap, xattrs};
+use super::{ApplyContext, OpenFiles, damaged, keys, reap, usage, xattrs};
 use crate::store::MetaRead;
 use bytes::Bytes;
 use dfs_common::limits::REPLACED_INODE_KEPT;
@@ -48,8 +51,8 @@ pub fn drop_link(txn: &mut Txn<'_>, ctx: &ApplyContext<'_>, mut inode: Inode) ->
     if holders.is_empty() {
         destroy(txn, ctx.now, inode)?;
     } else {
-        put(txn, inode.ino(), &holders);
         inode.put(txn);
+        set_holders(txn, &inode, &[], &holders)?;
     }
     Ok(0)
 }
@@ -57,10 +60,14 @@ pub fn drop_link(txn: &mut Txn<'_>, ctx: &ApplyContext<'_>, mut inode: Inode) ->
 /// [`drop_link`] of a name that now is another inode's: without a name the inode is kept for a while, open or not.
 pub fn drop_replaced_link(txn: &mut Txn<'_>, ctx: &ApplyContext<'_>, mut inode: Inode) -> FsResult<u32> {
     let left = take_link(ctx, &mut inode);
-    if left == 0 {
-        keep(txn, ctx.now, inode.ino(), &[]);
-    }
     inode.put(txn);
+    if left == 0 {
+        let holders = ctx.opened.holders(inode.ino());
+        keep(txn, ctx.now, inode.ino(), &holders);
+        if is_counted(&holders) {
+            usage::held(txn, &inode, true)?;
+        }
+    }
     Ok(left)
 }
 
@@ -88,6 +95,45 @@ fn unix_ms(time: Timestamp) -> u64 {
         .unwrap_or(0)
         .saturating_mul(1000)
         .saturating_add(u64::from(time.nanos / 1_000_000))
+}
+
+/// True if a session is among these holders: the inode counts against the quotas of its last tree.
+pub fn is_counted(holders: &[SessionId]) -> bool {
+    holders.iter().any(|holder| *holder != NAMESPACE)
+}
+
+/// True if a session is known to hold the orphan `ino`.
+///
+/// # Errors
+/// `Corrupt`.
+pub fn is_held(read: &dyn MetaRead, ino: Ino) -> FsResult<bool> {
+    Ok(is_counted(&holders(read, ino)?))
+}
+
+/// Whoever has the orphan `inode` open is known to hold it from now on.
+///
+/// # Errors
+/// `Corrupt`.
+pub fn hold(txn: &mut Txn<'_>, opened: &dyn OpenFiles, inode: &Inode) -> FsResult<()> {
+    let before = holders(txn, inode.ino())?;
+    let mut after = before.clone();
+    after.extend(
+        opened
+            .holders(inode.ino())
+            .iter()
+            .filter(|open| !before.contains(open)),
+    );
+    set_holders(txn, inode, &before, &after)
+}
+
+/// The orphan `inode` was held by some and is by others.
+fn set_holders(txn: &mut Txn<'_>, inode: &Inode, before: &[SessionId], after: &[SessionId]) -> FsResult<()> {
+    put(txn, inode.ino(), after);
+    match (is_counted(before), is_counted(after)) {
+        (false, true) => usage::held(txn, inode, true),
+        (true, false) => usage::held(txn, inode, false),
+        _ => Ok(()),
+    }
 }
 
 fn put(txn: &mut Txn<'_>, ino: Ino, holders: &[SessionId]) {
@@ -122,24 +168,30 @@ pub fn holders(read: &dyn MetaRead, ino: Ino) -> FsResult<Vec<SessionId>> {
 /// `session` no longer holds the orphan `ino`: it is destroyed if nobody does. No effect if `session` is not recorded as a
 /// holder, or `ino` is no orphan.
 pub fn release_orphan(txn: &mut Txn<'_>, now: Timestamp, ino: Ino, session: SessionId) -> FsResult<()> {
-    let mut left = holders(txn, ino)?;
-    let before = left.len();
+    let before = holders(txn, ino)?;
+    let mut left = before.clone();
     left.retain(|holder| *holder != session);
-    if left.len() == before {
+    if left.len() == before.len() {
         return Ok(());
     }
-    settle(txn, now, ino, &left)
+    settle(txn, now, ino, &before, &left)
 }
 
-/// The orphan `ino` is held by `holders` from now on; without any it is destroyed.
-fn settle(txn: &mut Txn<'_>, now: Timestamp, ino: Ino, holders: &[SessionId]) -> FsResult<()> {
-    if !holders.is_empty() {
-        put(txn, ino, holders);
-        return Ok(());
-    }
-    txn.delete(keys::orphan(ino));
+/// The orphan `ino` is held by other holders from now on; without any it is destroyed.
+fn settle(
+    txn: &mut Txn<'_>,
+    now: Timestamp,
+    ino: Ino,
+    before: &[SessionId],
+    after: &[SessionId],
+) -> FsResult<()> {
     let inode = Inode::find(txn, ino)?.ok_or_else(|| damaged("orphan"))?;
-    destroy(txn, now, inode)
+    set_holders(txn, &inode, before, after)?;
+    if after.is_empty() {
+        txn.delete(keys::orphan(ino));
+        destroy(txn, now, inode)?;
+    }
+    Ok(())
 }
 
 /// Lets replaced inodes go that were kept for [`REPLACED_INODE_KEPT`], at most `limit` of them, with bounded work. One that
@@ -173,8 +225,9 @@ pub fn reap_replaced(
             let (_, ino) = keys::parse_replaced(&mark).ok_or_else(|| damaged("replaced inode"))?;
             txn.delete(mark);
             // A mark alone, of a damaged store, lets nothing go.
-            if holders(txn, ino)?.contains(&NAMESPACE) {
-                settle(txn, now, ino, &opened.holders(ino))?;
+            let before = holders(txn, ino)?;
+            if before.contains(&NAMESPACE) {
+                settle(txn, now, ino, &before, &opened.holders(ino))?;
             }
             let_go.inodes += 1;
         }

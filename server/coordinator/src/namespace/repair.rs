@@ -222,6 +222,11 @@ pub enum Repair {
         /// The directory.
         directory: Ino,
     },
+    /// An inode that sessions hold without a name, and that is counted nowhere: below the root from now on.
+    Held {
+        /// The inode.
+        ino: Ino,
+    },
     /// What lies in a directory: the difference is added to its usage and that of all above it, so changes meanwhile do not matter.
     Usage {
         /// The directory.
@@ -254,6 +259,8 @@ impl Repair {
             Repair::Entry { parent, entry, .. } => [*parent, entry.ino].into(),
             Repair::Listed { parent, ino, .. } => [*parent, *ino].into(),
             Repair::Nameless { ino, .. } => [*ino, Ino::ROOT].into(),
+            // A quota may come into force, or another one.
+            Repair::UsageRecord { .. } => [Ino::QUOTAS].into(),
             Repair::Totals { .. }
             | Repair::ReplicaSet { .. }
             | Repair::Numbers { .. }
@@ -264,7 +271,7 @@ impl Repair {
             | Repair::Freed { .. }
             | Repair::Home { .. }
             | Repair::FurtherName { .. }
-            | Repair::UsageRecord { .. }
+            | Repair::Held { .. }
             | Repair::Usage { .. }
             | Repair::UsageMark => BTreeSet::new(),
         }
@@ -326,6 +333,7 @@ impl fmt::Display for Repair {
             Repair::UsageRecord { directory } => {
                 write!(f, "the usage record of {directory} lies where its directory does")
             }
+            Repair::Held { ino } => write!(f, "inode {ino}, which has no name, is counted below the root"),
             Repair::Usage {
                 directory,
                 difference,
@@ -431,11 +439,12 @@ pub fn apply(txn: &mut Txn<'_>, ctx: &ApplyContext<'_>, repair: &Repair) -> FsRe
             }
             Ok(true)
         }
-        Repair::UsageRecord { directory } => usage::repair_record(txn, *directory),
+        Repair::UsageRecord { directory } => usage::repair::repair_record(txn, *directory),
+        Repair::Held { ino } => usage::repair::place(txn, *ino),
         Repair::Usage {
             directory,
             difference,
-        } => usage::correct(txn, *directory, *difference),
+        } => usage::repair::correct(txn, *directory, *difference),
         Repair::UsageMark => {
             usage::rebuild::mark(txn, 0);
             Ok(true)

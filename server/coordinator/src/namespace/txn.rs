@@ -5,7 +5,7 @@
 //! again. Invariant: [`Txn::into_batch`] holds one change per key, exactly what the reads showed.
 
 use super::keys;
-use super::usage::{self, Usage};
+use super::usage::record::{self, Usage};
 use crate::store::{MetaRead, WriteBatch};
 use bytes::Bytes;
 use dfs_common::{FsResult, Ino};
@@ -52,7 +52,7 @@ impl<'a> Txn<'a> {
             return Ok(value.clone());
         }
         match keys::parse_usage(key).and_then(|directory| self.usage.get(&directory)) {
-            Some(usage) => Ok(usage.as_ref().map(usage::encode)),
+            Some(usage) => Ok(usage.as_ref().map(record::encode)),
             None => self.read.get(key),
         }
     }
@@ -119,7 +119,11 @@ impl<'a> Txn<'a> {
     pub fn usage(&self, directory: Ino) -> FsResult<Option<Usage>> {
         match self.usage.get(&directory) {
             Some(usage) => Ok(*usage),
-            None => usage::find(self.read, directory),
+            None => self
+                .read
+                .get(&keys::usage(directory))?
+                .map(record::decode)
+                .transpose(),
         }
     }
 
@@ -173,7 +177,7 @@ impl<'a> Txn<'a> {
 
 fn encoded(usage: &HashMap<Ino, Option<Usage>>) -> impl Iterator<Item = (Bytes, Option<Bytes>)> {
     let change = |(directory, usage): (&Ino, &Option<Usage>)| {
-        (keys::usage(*directory), usage.as_ref().map(usage::encode))
+        (keys::usage(*directory), usage.as_ref().map(record::encode))
     };
     usage.iter().map(change)
 }

@@ -6,130 +6,30 @@
 //! inode with several names is counted by one of them ([`super::names`]); one without a name is counted in no tree, only in
 //! the totals; so the totals are the root's record, the root, and the inodes without a name.
 //!
+//! Beside that, and only for quotas, stands what is *held*: inodes without a name that sessions have open, below the directory in which the last
+//! name was. A directory that is removed before them keeps its record (a *grave*), in which they are found on the way up, until
+//! the last of them goes; its parent's record counts them too, so that a grave's way up is whole.
+//!
 //! Bytes are allocated bytes, as `du` shows them: holes, names, symbolic links' targets and extended attributes are not counted.
 
+pub mod delta;
 pub mod rebuild;
+pub mod record;
+pub mod repair;
 
 use super::inode::Inode;
 use super::txn::Txn;
-use super::{damaged, keys, quota};
+use super::{OpenFiles, damaged, keys, orphans, quota};
 use crate::store::MetaRead;
-use bytes::Bytes;
+pub use delta::Delta;
+use delta::signed;
 use dfs_common::{FsResult, Ino};
-use dfs_proto::v1;
-use prost::Message;
-use std::ops::{Add, Neg, Sub};
-
-/// What lies below a directory, and its quota.
-pub type Usage = v1::StoredUsage;
+pub use record::{Usage, decode, encode};
 
 /// A chain of parents longer than this is a damaged store.
 const DEPTH_MAX: usize = 1 << 20;
 
-/// A change of usage.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Delta {
-    /// Allocated bytes.
-    pub bytes: i64,
-    /// Inodes that are not directories.
-    pub files: i64,
-    /// Directories.
-    pub directories: i64,
-    /// Names of inodes that have several.
-    pub links: i64,
-}
-
-impl Delta {
-    /// A file without content, or with `bytes` of it.
-    pub fn file(bytes: u64) -> Self {
-        Delta {
-            bytes: signed(bytes),
-            files: 1,
-            ..Delta::default()
-        }
-    }
-
-    /// A directory and what lies below it.
-    pub fn tree(usage: &Usage) -> Self {
-        let directory = Delta {
-            directories: 1,
-            ..Delta::default()
-        };
-        Delta::of(usage) + directory
-    }
-
-    /// What a record counts.
-    pub fn of(usage: &Usage) -> Self {
-        Delta {
-            bytes: signed(usage.bytes),
-            files: signed(usage.files),
-            directories: signed(usage.directories),
-            links: signed(usage.links),
-        }
-    }
-
-    /// The part of it that is growth.
-    pub fn rising(&self) -> Self {
-        Delta {
-            bytes: self.bytes.max(0),
-            files: self.files.max(0),
-            directories: self.directories.max(0),
-            links: self.links.max(0),
-        }
-    }
-
-    /// Bytes only.
-    pub fn bytes(bytes: i64) -> Self {
-        Delta {
-            bytes,
-            ..Delta::default()
-        }
-    }
-
-    /// Names of inodes that have several.
-    pub fn links(links: i64) -> Self {
-        Delta {
-            links,
-            ..Delta::default()
-        }
-    }
-}
-
-/// What clusters hold is far below the largest signed number; a count that is not is caught as a damaged one.
-fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-impl Neg for Delta {
-    type Output = Delta;
-    fn neg(self) -> Delta {
-        Delta::default() - self
-    }
-}
-impl Add for Delta {
-    type Output = Delta;
-    fn add(self, other: Delta) -> Delta {
-        Delta {
-            bytes: self.bytes + other.bytes,
-            files: self.files + other.files,
-            directories: self.directories + other.directories,
-            links: self.links + other.links,
-        }
-    }
-}
-impl Sub for Delta {
-    type Output = Delta;
-    fn sub(self, other: Delta) -> Delta {
-        Delta {
-            bytes: self.bytes - other.bytes,
-            files: self.files - other.files,
-            directories: self.directories - other.directories,
-            links: self.links - other.links,
-        }
-    }
-}
-
-/// The usage record of a directory, if it has one: it has a name.
+/// The usage record of a directory, if it has one: it has a name, or is a grave.
 pub fn find(read: &dyn MetaRead, directory: Ino) -> FsResult<Option<Usage>> {
     read.get(&keys::usage(directory))?.map(decode).transpose()
 }
@@ -140,16 +40,6 @@ pub fn find(read: &dyn MetaRead, directory: Ino) -> FsResult<Option<Usage>> {
 /// `Corrupt` if there is none.
 pub fn get(read: &dyn MetaRead, directory: Ino) -> FsResult<Usage> {
     find(read, directory)?.ok_or_else(|| damaged("usage"))
-}
-
-/// Reads a record's value.
-pub fn decode(value: Bytes) -> FsResult<Usage> {
-    Usage::decode(value).map_err(|_| damaged("usage"))
-}
-
-/// A record's value.
-pub fn encode(usage: &Usage) -> Bytes {
-    Bytes::from(usage.encode_to_vec())
 }
 
 /// Records of a directory and of all above it, up to the root.
@@ -184,73 +74,32 @@ pub fn apart(read: &dyn MetaRead, a: Ino, b: Ino) -> FsResult<[Vec<(Ino, Usage)>
     Ok([a, b])
 }
 
+/// Whether quotas are asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// Growth beyond one is refused.
+    Asked,
+    /// What is there already is counted elsewhere from now on, or the whole of several changes is measured ([`quota::Measured`]).
+    Given,
+}
+
 /// Adds `delta` to a directory and all above it.
 ///
 /// # Errors
 /// `QuotaExceeded` if something of it grows beyond a quota; `Corrupt` if a count would become negative.
 pub fn charge(txn: &mut Txn<'_>, directory: Ino, delta: Delta) -> FsResult<()> {
+    charge_up(txn, directory, delta, Admission::Asked)
+}
+
+fn charge_up(txn: &mut Txn<'_>, directory: Ino, delta: Delta, admission: Admission) -> FsResult<()> {
     if delta == Delta::default() {
         return Ok(());
     }
-    for_all_above(txn, directory, |txn, at, usage| change(txn, at, usage, delta))
-}
-
-/// Adds to a directory and all above it what a check found missing there, whatever its quotas; false if it has no usage record (any more).
-///
-/// # Errors
-/// `Corrupt` if a count would become negative.
-pub fn correct(txn: &mut Txn<'_>, directory: Ino, difference: Delta) -> FsResult<bool> {
-    if txn.usage(directory)?.is_none() {
-        return Ok(false);
-    }
-    for_all_above(txn, directory, |txn, at, mut usage| {
-        add(&mut usage, difference)?;
-        txn.put_usage(at, Some(usage));
-        Ok(())
-    })?;
-    Ok(true)
-}
-
-/// Makes the usage record of a directory, without counts, or puts right where it lies and which quota it has; takes it and the quota away
-/// from what is no directory with a name. True if something was wrong.
-pub fn repair_record(txn: &mut Txn<'_>, directory: Ino) -> FsResult<bool> {
-    let before = txn.get(&keys::usage(directory))?;
-    let quota = txn.get(&keys::quota(directory))?;
-    let inode = Inode::find(txn, directory)?;
-    let Some(inode) = inode.filter(|inode| inode.is_directory() && inode.attr.nlink > 0) else {
-        if before.is_some() {
-            txn.put_usage(directory, None);
-        }
-        if quota.is_some() {
-            txn.delete(keys::quota(directory));
-        }
-        return Ok(before.is_some() || quota.is_some());
-    };
-    let said = before.clone().map(decode).transpose().unwrap_or_default();
-    let quota = quota.map(quota::decode).transpose()?.unwrap_or_default();
-    let right = Usage {
-        parent: inode.parent.0,
-        limit_bytes: quota.bytes,
-        limit_inodes: quota.inodes,
-        ..said.unwrap_or_default()
-    };
-    if before == Some(encode(&right)) {
-        return Ok(false);
-    }
-    txn.put_usage(directory, Some(right));
-    Ok(true)
-}
-
-fn for_all_above(
-    txn: &mut Txn<'_>,
-    directory: Ino,
-    mut each: impl FnMut(&mut Txn<'_>, Ino, Usage) -> FsResult<()>,
-) -> FsResult<()> {
     let mut at = directory;
     for _ in 0..DEPTH_MAX {
         let usage = txn.usage(at)?.ok_or_else(|| damaged("usage"))?;
         let parent = Ino(usage.parent);
-        each(txn, at, usage)?;
+        change(txn, at, usage, delta, admission)?;
         if at == Ino::ROOT {
             return Ok(());
         }
@@ -263,21 +112,30 @@ fn for_all_above(
 ///
 /// # Errors
 /// As [`charge`].
-pub fn shift(txn: &mut Txn<'_>, from: Ino, to: Ino, delta: Delta) -> FsResult<()> {
+pub fn shift(txn: &mut Txn<'_>, from: Ino, to: Ino, delta: Delta, admission: Admission) -> FsResult<()> {
     let [from, to] = apart(txn, from, to)?;
     for (ino, usage) in from {
-        change(txn, ino, usage, -delta)?;
+        change(txn, ino, usage, -delta, admission)?;
     }
     for (ino, usage) in to {
-        change(txn, ino, usage, delta)?;
+        change(txn, ino, usage, delta, admission)?;
     }
     Ok(())
 }
 
-fn change(txn: &mut Txn<'_>, directory: Ino, mut usage: Usage, delta: Delta) -> FsResult<()> {
+fn change(
+    txn: &mut Txn<'_>,
+    directory: Ino,
+    mut usage: Usage,
+    delta: Delta,
+    admission: Admission,
+) -> FsResult<()> {
     add(&mut usage, delta)?;
-    quota::admit(directory, &usage, delta)?;
-    txn.put_usage(directory, Some(usage));
+    if admission == Admission::Asked {
+        quota::admit(directory, &usage, delta)?;
+    }
+    let emptied = usage.removed && usage.held_inodes == 0;
+    txn.put_usage(directory, Some(usage).filter(|_| !emptied));
     Ok(())
 }
 
@@ -287,6 +145,8 @@ fn add(usage: &mut Usage, delta: Delta) -> FsResult<()> {
         (&mut usage.files, delta.files),
         (&mut usage.directories, delta.directories),
         (&mut usage.links, delta.links),
+        (&mut usage.held_bytes, delta.held_bytes),
+        (&mut usage.held_inodes, delta.held_inodes),
     ] {
         *count = count.checked_add_signed(change).ok_or_else(|| damaged("usage"))?;
     }
@@ -306,26 +166,58 @@ pub fn directory_made(txn: &mut Txn<'_>, parent: Ino, directory: Ino) -> FsResul
     charge(txn, parent, Delta::tree(&Usage::default()))
 }
 
-/// An empty directory lost its name in `parent`; its quota goes with it.
+/// An empty directory lost its name in `parent`; its quota goes with it. Its record stays as long as it counts what is held.
 pub fn directory_removed(txn: &mut Txn<'_>, parent: Ino, directory: Ino) -> FsResult<()> {
     let usage = get(txn, directory)?;
-    if usage.limit_bytes.is_some() || usage.limit_inodes.is_some() {
+    if quota::is_edge(&usage) {
         txn.delete(keys::quota(directory));
     }
-    txn.put_usage(directory, None);
-    charge(txn, parent, -Delta::tree(&usage))
+    let grave = Usage {
+        parent: parent.0,
+        held_bytes: usage.held_bytes,
+        held_inodes: usage.held_inodes,
+        removed: true,
+        ..Usage::default()
+    };
+    txn.put_usage(directory, Some(grave).filter(|grave| grave.held_inodes > 0));
+    // What is held stays with those above.
+    let held = Delta {
+        held_bytes: signed(usage.held_bytes),
+        held_inodes: signed(usage.held_inodes),
+        ..Delta::default()
+    };
+    charge(txn, parent, held - Delta::tree(&usage))
 }
 
-/// The content of `inode` had `before` allocated bytes and has what the inode says now.
+/// `inode`, which has no name, came to be held by a session (or, `!held`, no session holds it any more).
 ///
 /// # Errors
-/// As [`charge`]; one without a name is counted nowhere, but grows no further than its last tree's quota.
-pub fn grown(txn: &mut Txn<'_>, inode: &Inode, before: u64) -> FsResult<()> {
+/// `Corrupt`.
+pub fn held(txn: &mut Txn<'_>, inode: &Inode, held: bool) -> FsResult<()> {
+    let delta = Delta::held(inode.attr.allocated_bytes);
+    let delta = if held { delta } else { -delta };
+    charge_up(txn, inode.parent, delta, Admission::Given)
+}
+
+/// The content of `inode` had `before` allocated bytes and has what the inode says now. One without a name that nobody was known to hold
+/// is held from its growth on by whoever has it open.
+///
+/// # Errors
+/// As [`charge`].
+pub fn grown(txn: &mut Txn<'_>, opened: &dyn OpenFiles, inode: &Inode, before: u64) -> FsResult<()> {
     let bytes = signed(inode.attr.allocated_bytes) - signed(before);
-    match inode.attr.nlink {
-        0 => quota::admit_removed(txn, inode, bytes),
-        _ => charge(txn, inode.parent, Delta::bytes(bytes)),
+    if inode.attr.nlink > 0 {
+        return charge(txn, inode.parent, Delta::bytes(bytes));
     }
+    if !orphans::is_held(txn, inode.ino())? {
+        if bytes <= 0 {
+            return Ok(());
+        }
+        let mut then = inode.clone();
+        then.attr.allocated_bytes = before;
+        orphans::hold(txn, opened, &then)?;
+    }
+    charge(txn, inode.parent, Delta::held_bytes(bytes))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod locks;
 mod names;
 mod open_files;
 mod permissions;
+mod quotas;
 mod renames;
 mod sessions;
 mod usage;
@@ -17,6 +18,7 @@ use super::checks;
 use dfs_common::service::MetadataService;
 use futures::future::BoxFuture;
 use kit::Kit;
+pub use quotas::{QuotaSetter, quotas};
 use std::sync::Arc;
 
 type Check = (&'static str, fn(Kit) -> BoxFuture<'static, ()>);

@@ -153,7 +153,7 @@ impl Beside<'_> {
 
     fn inode(&mut self, check: &mut Check<'_>, inode: &Inode, maps: &mut Sorter) -> FsResult<()> {
         let number = inode.ino().0;
-        let is_orphan = self.orphan(check, number, Some(inode))?;
+        let (is_orphan, is_held) = self.orphan(check, number, Some(inode))?;
         let mut named = self.names(check, inode)?;
         while let Some(bytes) = self.counts.next_of(number)? {
             let [_, entries, subdirectories] = numbers(&bytes);
@@ -166,7 +166,7 @@ impl Beside<'_> {
         }
         check_links(&mut check.report, inode, &named, is_orphan);
         self.xattrs(check, inode)?;
-        self.trees.inode(check, inode)?;
+        self.trees.inode(check, inode, is_held)?;
         let attr = &inode.attr;
         match attr.kind {
             FileKind::File => maps.push(&record([
@@ -184,8 +184,13 @@ impl Beside<'_> {
     }
 
     /// An inode without a name, and its marks: those that the namespace keeps have one each, under the time from which it does.
-    /// True if there is a record of it.
-    fn orphan(&mut self, check: &mut Check<'_>, number: u64, inode: Option<&Inode>) -> FsResult<bool> {
+    /// Whether there is a record of it, and whether a session holds it.
+    fn orphan(
+        &mut self,
+        check: &mut Check<'_>,
+        number: u64,
+        inode: Option<&Inode>,
+    ) -> FsResult<(bool, bool)> {
         let report = &mut check.report;
         let mut mark: Option<Bytes> = None;
         while let Some(bytes) = self.marks.next_of(number)? {
@@ -200,12 +205,13 @@ impl Beside<'_> {
                 || Repair::Mark { key, stray: false },
             );
         }
-        let mut is_orphan = false;
+        let (mut is_orphan, mut is_held) = (false, false);
         while let Some((key, value)) = self.orphans.next_of(number)? {
             let Some((ino, holders)) = report.readable(&key, orphans::parse_orphan(&key, value))? else {
                 continue;
             };
             is_orphan = true;
+            is_held = orphans::is_counted(&holders);
             let mark = mark.take();
             if inode.is_none() {
                 report.expect_or_repair(
@@ -236,7 +242,7 @@ impl Beside<'_> {
                 || Repair::Mark { key, stray: true },
             );
         }
-        Ok(is_orphan)
+        Ok((is_orphan, is_held))
     }
 
     fn names(&mut self, check: &mut Check<'_>, inode: &Inode) -> FsResult<Named> {

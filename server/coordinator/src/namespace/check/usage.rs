@@ -53,9 +53,26 @@ impl<'a> Trees<'a> {
 
     fn flush(&mut self) -> FsResult<()> {
         for (directory, delta) in self.held.drain() {
-            let counts = [delta.bytes, delta.files, delta.directories, delta.links].map(|count| count as u64);
-            self.sums
-                .push(&record([directory.0, counts[0], counts[1], counts[2], counts[3]]))?;
+            let numbers = [
+                delta.bytes,
+                delta.files,
+                delta.directories,
+                delta.links,
+                delta.held_bytes,
+                delta.held_inodes,
+            ]
+            .map(|count| count as u64);
+            let [bytes, files, directories, links, held_bytes, held_inodes] = numbers;
+            let sum = [
+                directory.0,
+                bytes,
+                files,
+                directories,
+                links,
+                held_bytes,
+                held_inodes,
+            ];
+            self.sums.push(&record(sum))?;
         }
         Ok(())
     }
@@ -82,9 +99,15 @@ impl<'a> Trees<'a> {
 
     fn stray(&mut self, check: &mut Check<'_>, number: u64) -> FsResult<()> {
         let directory = Ino(number);
-        while let Some((key, _)) = self.usages.next_of(number)? {
+        while let Some((key, value)) = self.usages.next_of(number)? {
             let parsed = keys::parse_usage(&key).ok_or_else(|| damaged("usage"));
             if check.report.readable(&key, parsed)?.is_some() {
+                if let Some(said) = super::readable(usage::decode(value))?
+                    && usage::repair::is_grave(check.read, &said)?
+                {
+                    self.add(Ino(said.parent), Delta::of(&said))?;
+                    continue;
+                }
                 check
                     .counts
                     .problem(format!("the usage of {directory} is that of no directory"));
@@ -100,13 +123,22 @@ impl<'a> Trees<'a> {
         Ok(())
     }
 
-    /// The usage record and the quota of an inode, which is counted where it lies.
-    pub(super) fn inode(&mut self, check: &mut Check<'_>, inode: &Inode) -> FsResult<()> {
+    /// The usage record and the quota of an inode, which is counted where it lies, or, if it is `held` without a name, where it lay.
+    pub(super) fn inode(&mut self, check: &mut Check<'_>, inode: &Inode, held: bool) -> FsResult<()> {
         let ino = inode.ino();
         if inode.attr.nlink == 0 || !inode.is_directory() {
             self.stray(check, ino.0)?;
-            if inode.attr.nlink == 0 {
+            if inode.attr.nlink == 0 && !held {
                 return Ok(());
+            }
+            if inode.attr.nlink == 0 {
+                if usage::repair::has_place(check.read, inode)? {
+                    return self.add(inode.parent, Delta::held(inode.attr.allocated_bytes));
+                }
+                check
+                    .counts
+                    .problem(format!("inode {ino}, which has no name, counts against no quota"));
+                return check.correct(&Repair::Held { ino });
             }
             let home_of_several = i64::from(inode.attr.nlink > 1);
             let counted = Delta::file(inode.attr.allocated_bytes) + Delta::links(home_of_several);
@@ -121,15 +153,17 @@ impl<'a> Trees<'a> {
                     bytes: said.limit_bytes,
                     inodes: said.limit_inodes,
                 };
-                let same = limits.is_none_or(|limits| limits == copied);
-                let problem = match (said.parent == inode.parent.0, same) {
+                let same = limits.is_none_or(|limits| {
+                    limits.unwrap_or_default() == copied && said.closing == (limits == Some(Quota::default()))
+                });
+                let problem = match (said.parent == inode.parent.0 && !said.removed, same) {
                     (true, true) => None,
                     (true, false) => Some(format!(
                         "directory {ino} has the quota {limits:?} and its usage says {copied:?}"
                     )),
                     (false, _) => Some(format!(
-                        "the usage of directory {ino} lies in {}, the directory in {}",
-                        said.parent, inode.parent
+                        "the usage of directory {ino} lies in {} (removed: {}), the directory in {}",
+                        said.parent, said.removed, inode.parent
                     )),
                 };
                 (said, problem)
@@ -155,13 +189,13 @@ impl<'a> Trees<'a> {
         }
     }
 
-    /// The quota of a directory; `None` if it cannot be read.
-    fn quota(&mut self, check: &mut Check<'_>, number: u64) -> FsResult<Option<Quota>> {
-        let mut found = Some(Quota::default());
+    /// The quota of a directory, if it has one, perhaps without limits; `None` if it cannot be read.
+    fn quota(&mut self, check: &mut Check<'_>, number: u64) -> FsResult<Option<Option<Quota>>> {
+        let mut found = Some(None);
         while let Some((key, value)) = self.quotas.next_of(number)? {
             let parsed = keys::parse_quota(&key).ok_or_else(|| damaged("quota"));
             found = match parsed.and_then(|_| quota::decode(value)) {
-                Ok(quota) => Some(quota),
+                Ok(quota) => Some(Some(quota)),
                 Err(error) if error.kind() == ErrorKind::Corrupt => {
                     check.counts.problem(format!(
                         "the quota of directory {number} cannot be read: set it again"
@@ -190,14 +224,17 @@ pub(super) fn check(check: &mut Check<'_>, sums: &Sorted) -> FsResult<()> {
         }
         let mut counted = Delta::default();
         while let Some(bytes) = sums.next_of(directory.0)? {
-            let [_, counts @ ..]: [u64; 5] = numbers(&bytes);
-            let [bytes, files, directories, links] = counts.map(|count| count as i64);
+            let [_, counts @ ..]: [u64; 7] = numbers(&bytes);
+            let [bytes, files, directories, links, held_bytes, held_inodes] =
+                counts.map(|count| count as i64);
             counted = counted
                 + Delta {
                     bytes,
                     files,
                     directories,
                     links,
+                    held_bytes,
+                    held_inodes,
                 };
         }
         let said = Delta::of(&said);

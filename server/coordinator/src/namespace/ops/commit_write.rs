@@ -78,7 +78,7 @@ pub fn apply(txn: &mut Txn<'_>, ctx: &ApplyContext<'_>, commit: &CommitWrite) ->
         ));
     }
     counters::put(txn, &counters);
-    usage::grown(txn, &inode, allocated_before)?;
+    usage::grown(txn, ctx.opened, &inode, allocated_before)?;
 
     if !commit.extents.is_empty() {
         inode.attr.map_version += 1;

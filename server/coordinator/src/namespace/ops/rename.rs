@@ -7,7 +7,8 @@ use crate::namespace::dentry::{self, Dentry};
 use crate::namespace::inode::Inode;
 use crate::namespace::permission::{self, WRITE};
 use crate::namespace::txn::Txn;
-use crate::namespace::{ApplyContext, counters, directory, names, orphans};
+use crate::namespace::usage::Admission;
+use crate::namespace::{ApplyContext, counters, directory, names, orphans, quota};
 use dfs_common::op::{OpReply, RenameMode};
 use dfs_common::session::Caller;
 use dfs_common::{ErrorKind, FileKind, FsError, FsResult, Ino, Name};
@@ -92,17 +93,23 @@ pub fn apply(
             target.attr.ctime = ctx.now;
             target.put(txn);
         }
-        (target_entry, mut target) => {
+        (target_entry, target) => {
             let cursor = match &target_entry {
                 Some(target_entry) => target_entry.cursor,
                 None if new_directory.is_none() => source_entry.cursor,
                 None => take_cursor(txn)?,
             };
-            if let (Some(target_entry), Some(target)) = (&target_entry, &mut target) {
-                names::removed(txn, target, (new_parent, target_entry.cursor))?;
-            }
+            let replaces_directory = target.as_ref().is_some_and(Inode::is_directory);
             let from = (parent, source_entry.cursor);
-            names::moved(txn, &mut source, from, (new_parent, cursor))?;
+            if let (Some(target_entry), Some(mut target)) = (&target_entry, target) {
+                let measured = quota::Measured::before(txn, new_parent)?;
+                names::removed(txn, &mut target, (new_parent, target_entry.cursor))?;
+                orphans::drop_replaced_link(txn, ctx, target)?;
+                names::moved(txn, &mut source, from, (new_parent, cursor), Admission::Given)?;
+                measured.admit(txn)?;
+            } else {
+                names::moved(txn, &mut source, from, (new_parent, cursor), Admission::Asked)?;
+            }
             directory::remove_entry(txn, &mut old_directory, name, &source_entry, ctx.now);
             move_parent(&mut source, &mut old_directory, new_directory.as_mut())?;
             let to = new_directory.as_mut().unwrap_or(&mut old_directory);
@@ -110,11 +117,8 @@ pub fn apply(
                 directory::remove_entry(txn, to, new_name, target_entry, ctx.now);
             }
             directory::add_entry(txn, to, new_name, &entry_of(&source, cursor), ctx.now);
-            if let Some(target) = target {
-                if target.is_directory() {
-                    directory::remove_subdirectory(to);
-                }
-                orphans::drop_replaced_link(txn, ctx, target)?;
+            if replaces_directory {
+                directory::remove_subdirectory(to);
             }
         }
     }

@@ -62,7 +62,7 @@ pub fn apply(
         if caller.uid != 0 {
             inode.attr.mode = permission::without_set_id(&inode.attr, caller);
         }
-        resize(txn, ctx.now, &mut inode, size)?;
+        resize(txn, ctx, &mut inode, size)?;
         inode.attr.mtime = ctx.now;
     }
     if let Some(mode) = set.mode {
@@ -169,21 +169,21 @@ fn check_times(inode: &Inode, caller: &Caller, set: &SetAttr) -> FsResult<()> {
 }
 
 /// Truncates or extends with a hole. What was cut off does not come back when the file grows again.
-fn resize(txn: &mut Txn<'_>, now: Timestamp, inode: &mut Inode, size: u64) -> FsResult<()> {
+fn resize(txn: &mut Txn<'_>, ctx: &ApplyContext<'_>, inode: &mut Inode, size: u64) -> FsResult<()> {
     if size == inode.attr.size {
         return Ok(());
     }
     let allocated_before = inode.attr.allocated_bytes;
     if size == 0 {
-        reap::drop_content(txn, now, inode)?;
+        reap::drop_content(txn, ctx.now, inode)?;
     } else if size < inode.attr.size && inode.attr.allocated_bytes > 0 {
         let mut edit = MapEdit::new(inode.map());
         edit.cut(txn, size, u64::MAX)?;
         let mut counters = counters::get(txn)?;
-        edit.finish_of(txn, inode, now, &mut counters)?;
+        edit.finish_of(txn, inode, ctx.now, &mut counters)?;
         counters::put(txn, &counters);
     }
-    usage::grown(txn, inode, allocated_before)?;
+    usage::grown(txn, ctx.opened, inode, allocated_before)?;
     inode.attr.size = size;
     inode.attr.map_version += 1;
     Ok(())

@@ -12,14 +12,18 @@ use dfs_common::{FsResult, Ino, Timestamp};
 const RECORD: u8 = 1;
 const HOME: u8 = 2;
 const FURTHER_NAME: u8 = 3;
-const RISES: u8 = 4;
-const FALLS: u8 = 5;
+const HELD: u8 = 4;
+const RISES: u8 = 5;
+const FALLS: u8 = 6;
 
 impl Repair {
     /// When it is made.
     pub fn stage(&self) -> Stage {
         match self {
-            Repair::UsageRecord { .. } | Repair::Home { .. } | Repair::FurtherName { .. } => Stage::Homes,
+            Repair::UsageRecord { .. }
+            | Repair::Home { .. }
+            | Repair::FurtherName { .. }
+            | Repair::Held { .. } => Stage::Homes,
             Repair::Usage { .. } => Stage::Sums,
             _ => Stage::Records,
         }
@@ -44,6 +48,7 @@ impl Repair {
                 numbers.extend(stamp.iter().flat_map(stamp_numbers));
                 encode(FURTHER_NAME, &numbers)
             }
+            Repair::Held { ino } => encode(HELD, &[ino.0]),
             Repair::Usage {
                 directory,
                 difference,
@@ -57,8 +62,11 @@ impl Repair {
                     files,
                     directories,
                     links,
+                    held_bytes,
+                    held_inodes,
                 } = *difference;
-                let counts = [bytes, files, directories, links].map(|count| count as u64);
+                let counts =
+                    [bytes, files, directories, links, held_bytes, held_inodes].map(|count| count as u64);
                 encode(rank, &[&[directory.0][..], &counts].concat())
             }
             _ => return None,
@@ -92,13 +100,27 @@ impl Repair {
                 there: *there != 0,
                 stamp: stamp_of(stamp),
             },
-            (RISES | FALLS, [directory, bytes, files, directories, links]) => Repair::Usage {
+            (HELD, [ino]) => Repair::Held { ino: Ino(*ino) },
+            (
+                RISES | FALLS,
+                [
+                    directory,
+                    bytes,
+                    files,
+                    directories,
+                    links,
+                    held_bytes,
+                    held_inodes,
+                ],
+            ) => Repair::Usage {
                 directory: Ino(*directory),
                 difference: Delta {
                     bytes: *bytes as i64,
                     files: *files as i64,
                     directories: *directories as i64,
                     links: *links as i64,
+                    held_bytes: *held_bytes as i64,
+                    held_inodes: *held_inodes as i64,
                 },
             },
             _ => return Err(malformed()),
@@ -172,6 +194,7 @@ mod tests {
             difference: Delta {
                 bytes,
                 links,
+                held_inodes: links,
                 ..Delta::default()
             },
         };
@@ -180,6 +203,7 @@ mod tests {
             Repair::Home { ino, stamp, parent },
             further(None, false),
             further(Some(stamp), true),
+            Repair::Held { ino },
             usage(5, 1),
             usage(-7, 0),
         ];
@@ -190,7 +214,10 @@ mod tests {
             repairs
         );
         let kinds: Vec<u8> = records.iter().map(|record| record[0]).collect();
-        assert_eq!(kinds, [RECORD, HOME, FURTHER_NAME, FURTHER_NAME, RISES, FALLS]);
+        assert_eq!(
+            kinds,
+            [RECORD, HOME, FURTHER_NAME, FURTHER_NAME, HELD, RISES, FALLS]
+        );
         for malformed in [&b""[..], b"\x01", b"\x09\0\0\0\0\0\0\0\0", b"\x01\0"] {
             assert!(Repair::decode(malformed).is_err());
         }

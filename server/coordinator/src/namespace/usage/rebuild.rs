@@ -3,15 +3,16 @@
 //! A store says which opening of it was the last that kept them ([`mark`]). If that was not the one before, a release without usage
 //! records has written meanwhile (or made the store), and they are made anew, from the names and inodes, before anything else is
 //! written. A mark is written when they are whole: after an end in the middle the next start begins again. Quotas stay as they are.
+//! What is held below directories that were removed is held below the root then, for nothing else says where it was.
 
 use super::super::inode::Inode;
 use super::super::txn::Txn;
-use super::super::{damaged, dentry, keys, quota};
+use super::super::{damaged, dentry, keys, orphans, quota};
 use super::{Delta, Usage};
 use crate::store::{MetaRead, MetaStore};
 use crate::stored;
 use bytes::Bytes;
-use dfs_common::{FileKind, FsResult, Ino};
+use dfs_common::{FileKind, FsResult, Ino, Quota};
 use std::collections::{HashMap, HashSet};
 
 /// Changes that one commit of a rebuild takes.
@@ -38,7 +39,7 @@ pub fn marked(read: &dyn MetaRead) -> FsResult<Option<u64>> {
 pub fn open(store: &dyn MetaStore, epoch: u64) -> FsResult<()> {
     if marked(store)? != epoch.checked_sub(1) {
         tracing::info!(
-            "counting what lies in each directory: the store was last written by a release that does not"
+            "counting what lies in each directory: the store was last written by a release that does not, or not all"
         );
         rebuild(store)?;
         tracing::info!("counted what lies in each directory");
@@ -82,7 +83,10 @@ impl<'a> Portions<'a> {
 
 fn rebuild(store: &dyn MetaStore) -> FsResult<()> {
     let mut portions = Portions::new(store);
-    portions.change(|txn| txn.delete(keys::usage_epoch()))?;
+    portions.change(|txn| {
+        txn.delete(keys::usage_epoch());
+        txn.delete(keys::usage_epoch_before_held());
+    })?;
     portions.commit()?;
     // While the records are changed, the scans are of what was there before.
     let before = store.snapshot()?;
@@ -95,6 +99,10 @@ fn rebuild(store: &dyn MetaStore) -> FsResult<()> {
     })?;
     choose_homes(&*before, |home| portions.change(|txn| home.put(txn)))?;
     portions.commit()?;
+    for homeless in tally(store)?.homeless {
+        portions.change(|txn| homeless.put(txn))?;
+    }
+    portions.commit()?;
     for (directory, usage) in with_limits(store)? {
         portions.change(|txn| txn.put_usage(directory, Some(usage)))?;
     }
@@ -106,10 +114,11 @@ fn rebuild(store: &dyn MetaStore) -> FsResult<()> {
 
 /// [`tally`], with the limits of quotas.
 fn with_limits(read: &dyn MetaRead) -> FsResult<HashMap<Ino, Usage>> {
-    let mut usages = tally(read)?;
+    let mut usages = tally(read)?.usages;
     for (directory, quota) in quotas(read)? {
-        if let Some(usage) = usages.get_mut(&directory) {
+        if let Some(usage) = usages.get_mut(&directory).filter(|usage| !usage.removed) {
             (usage.limit_bytes, usage.limit_inodes) = (quota.bytes, quota.inodes);
+            usage.closing = quota == Quota::default();
         }
     }
     Ok(usages)
@@ -119,7 +128,7 @@ fn with_limits(read: &dyn MetaRead) -> FsResult<HashMap<Ino, Usage>> {
 fn stray_quotas(read: &dyn MetaRead) -> FsResult<Vec<Ino>> {
     let mut stray = Vec::new();
     for directory in quotas(read)?.into_keys() {
-        if super::find(read, directory)?.is_none() {
+        if super::find(read, directory)?.is_none_or(|usage| usage.removed) {
             stray.push(directory);
         }
     }
@@ -127,7 +136,7 @@ fn stray_quotas(read: &dyn MetaRead) -> FsResult<Vec<Ino>> {
 }
 
 /// All quotas.
-fn quotas(read: &dyn MetaRead) -> FsResult<HashMap<Ino, dfs_common::Quota>> {
+pub(in crate::namespace) fn quotas(read: &dyn MetaRead) -> FsResult<HashMap<Ino, Quota>> {
     let mut quotas = HashMap::new();
     stored::for_each(read, keys::quotas(), |key, value| {
         let directory = keys::parse_quota(&key).ok_or_else(|| damaged("quota"))?;
@@ -178,8 +187,18 @@ fn choose_homes(read: &dyn MetaRead, mut each: impl FnMut(Home) -> FsResult<()>)
     })
 }
 
-/// What lies below each directory that has a name, counted anew; limits are not filled in.
-fn tally(read: &dyn MetaRead) -> FsResult<HashMap<Ino, Usage>> {
+/// What is counted anew.
+#[derive(Default)]
+struct Tally {
+    /// Of each directory that has a name, and of each grave; limits are not filled in.
+    usages: HashMap<Ino, Usage>,
+    /// Held inodes of which it is not known any more below what they were, with the root as their place from now on: they are
+    /// not counted yet.
+    homeless: Vec<Inode>,
+}
+
+/// Counts everything.
+fn tally(read: &dyn MetaRead) -> FsResult<Tally> {
     let mut own: HashMap<Ino, Delta> = HashMap::new();
     let mut parents: HashMap<Ino, Ino> = HashMap::new();
     let mut count = |directory: Ino, delta: Delta| {
@@ -210,15 +229,32 @@ fn tally(read: &dyn MetaRead) -> FsResult<HashMap<Ino, Usage>> {
         count(parent, Delta::links(1));
         Ok(())
     })?;
+    let graves = graves(read, &parents)?;
+    let mut homeless = Vec::new();
+    stored::for_each(read, keys::orphans(), |key, value| {
+        let (ino, holders) = orphans::parse_orphan(&key, value)?;
+        let inode = Inode::find(read, ino)?.filter(|inode| inode.attr.nlink == 0);
+        let Some(mut inode) = inode.filter(|_| orphans::is_counted(&holders)) else {
+            return Ok(());
+        };
+        if parents.contains_key(&inode.parent) || graves.contains_key(&inode.parent) {
+            count(inode.parent, Delta::held(inode.attr.allocated_bytes));
+        } else {
+            inode.parent = Ino::ROOT;
+            homeless.push(inode);
+        }
+        Ok(())
+    })?;
+    let above = |at: &Ino| parents.get(at).or_else(|| graves.get(at)).copied();
     let mut sums: HashMap<Ino, Delta> = HashMap::new();
     for (directory, delta) in own {
         let mut at = directory;
         // A loop of directories is somebody else's finding.
-        for _ in 0..=parents.len() {
+        for _ in 0..=parents.len() + graves.len() {
             let sum = sums.entry(at).or_default();
             *sum = *sum + delta;
-            match parents.get(&at) {
-                Some(parent) if at != Ino::ROOT => at = *parent,
+            match above(&at) {
+                Some(parent) if at != Ino::ROOT => at = parent,
                 _ => break,
             }
         }
@@ -231,9 +267,49 @@ fn tally(read: &dyn MetaRead) -> FsResult<HashMap<Ino, Usage>> {
             files: sum.files.unsigned_abs(),
             directories: sum.directories.unsigned_abs(),
             links: sum.links.unsigned_abs(),
+            held_bytes: sum.held_bytes.unsigned_abs(),
+            held_inodes: sum.held_inodes.unsigned_abs(),
+            removed: graves.contains_key(directory),
             ..Usage::default()
         };
         (*directory, usage)
     };
-    Ok(parents.iter().map(usage).collect())
+    let of_all = parents.iter().chain(&graves).map(usage);
+    Ok(Tally {
+        usages: of_all
+            .filter(|(_, usage)| !usage.removed || usage.held_inodes > 0)
+            .collect(),
+        homeless,
+    })
+}
+
+/// Graves by their records, the only ones to know what they lay in: those from which the way up ends at the root.
+fn graves(read: &dyn MetaRead, living: &HashMap<Ino, Ino>) -> FsResult<HashMap<Ino, Ino>> {
+    let mut said = HashMap::new();
+    stored::for_each(read, keys::usages(), |key, value| {
+        let directory = keys::parse_usage(&key).ok_or_else(|| damaged("usage"))?;
+        // One that cannot be read is reported by who compares it.
+        if let Ok(usage) = super::decode(value)
+            && usage.removed
+            && !living.contains_key(&directory)
+        {
+            said.insert(directory, Ino(usage.parent));
+        }
+        Ok(())
+    })?;
+    let ends = |grave: &Ino| {
+        let mut at = *grave;
+        for _ in 0..=said.len() {
+            match said.get(&at) {
+                Some(parent) => at = *parent,
+                None => return living.contains_key(&at),
+            }
+        }
+        false
+    };
+    Ok(said
+        .iter()
+        .filter(|(grave, _)| ends(grave))
+        .map(|(grave, parent)| (*grave, *parent))
+        .collect())
 }

@@ -284,6 +284,84 @@ fn what_is_wrong_is_put_right_whatever_is_wrong_with_it() {
     assert_eq!(fixture.usage(Ino::ROOT), (30, 2, 2));
 }
 
+/// A file that is held below a directory that was removed, below one that was not; both, and the file.
+fn with_grave() -> (Fixture, [Ino; 3]) {
+    let mut fixture = Fixture::default();
+    let directory = fixture.mkdir(Ino::ROOT, "d");
+    let removed = fixture.mkdir(directory, "removed");
+    let file = fixture.file(removed, "f");
+    fixture.open(file, true);
+    fixture.write(file, 0, 10).unwrap();
+    fixture.unlink_as(&Caller::root(), removed, "f").unwrap();
+    fixture.rmdir_as(&Caller::root(), directory, "removed").unwrap();
+    fixture.assert_clean();
+    (fixture, [directory, removed, file])
+}
+
+fn held(fixture: &Fixture, directory: Ino) -> Option<(u64, u64)> {
+    let usage = super::find(&fixture.store, directory).unwrap()?;
+    Some((usage.held_bytes, usage.held_inodes))
+}
+
+#[test]
+fn what_is_held_is_put_right_whatever_is_wrong_with_it() {
+    type Damage = fn(&mut super::Usage);
+    let damages: [(Damage, bool); 4] = [
+        (|usage| usage.held_bytes = 7, true),
+        (|usage| usage.held_inodes = 5, true),
+        (|usage| usage.held_inodes = 0, false),
+        (|usage| usage.parent = 99, false),
+    ];
+    for (damage, keeps_its_place) in damages {
+        let (mut fixture, [directory, removed, file]) = with_grave();
+        let wrong = |txn: &mut Txn<'_>| {
+            let mut usage = super::get(txn, removed)?;
+            damage(&mut usage);
+            txn.put_usage(removed, Some(usage));
+            Ok(())
+        };
+        fixture.commit_txn(wrong).unwrap();
+        assert!(!crate::namespace::check::check(&fixture.store).unwrap().is_clean());
+        let left = fixture.repair();
+        assert!(left.is_clean(), "{left:#?}");
+        let place = keeps_its_place.then_some((10, 1));
+        assert_eq!(held(&fixture, removed), place);
+        assert_eq!(held(&fixture, directory), place.or(Some((0, 0))));
+        assert_eq!(held(&fixture, Ino::ROOT), Some((10, 1)), "it counts in any case");
+        fixture.write(file, 10, 5).unwrap();
+        fixture.assert_clean();
+        fixture.release(file);
+        fixture.assert_clean();
+        assert_eq!(
+            (held(&fixture, removed), held(&fixture, Ino::ROOT)),
+            (None, Some((0, 0)))
+        );
+    }
+}
+
+#[test]
+fn directory_that_is_there_is_no_grave_and_its_edge_is_as_its_quota_says() {
+    let damages: [fn(&mut super::Usage); 3] = [
+        |usage| usage.removed = true,
+        |usage| usage.closing = true,
+        |usage| (usage.held_bytes, usage.held_inodes) = (3, 1),
+    ];
+    for damage in damages {
+        let (mut fixture, [directory, ..]) = with_grave();
+        let wrong = |txn: &mut Txn<'_>| {
+            let mut usage = super::get(txn, directory)?;
+            damage(&mut usage);
+            txn.put_usage(directory, Some(usage));
+            Ok(())
+        };
+        fixture.commit_txn(wrong).unwrap();
+        assert!(!crate::namespace::check::check(&fixture.store).unwrap().is_clean());
+        let left = fixture.repair();
+        assert!(left.is_clean(), "{left:#?}");
+        assert_eq!(held(&fixture, directory), Some((10, 1)));
+    }
+}
+
 /// Some change of names and content below `directories`; most are possible. In a damaged store some are not.
 fn wander(fixture: &mut Fixture, random: &mut impl FnMut(u64) -> u64, directories: &[Ino], step: usize) {
     let mut any = || directories[random(directories.len() as u64) as usize];
