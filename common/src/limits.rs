@@ -123,8 +123,10 @@ pub const UPLOAD_STALL: Duration = Duration::from_secs(30);
 pub const CONNECTIONS_MAX: usize = 16_384;
 /// Calls in flight on one framed connection; further ones wait.
 pub const FRAMED_CALLS_MAX: usize = 256;
-/// Leases of one session; above it inodes are read without one.
-pub const SESSION_LEASES_MAX: usize = 1 << 20;
+/// Leases of one session, some more than a client remembers inodes; above it the oldest are recalled.
+pub const SESSION_LEASES_MAX: usize = 1 << 17;
+/// Leases that are recalled at once to make room for others.
+pub const LEASES_RECALLED_AT_ONCE: usize = 1024;
 /// Recalls on their way to one session; one that does not read them is granted nothing more.
 pub const RECALLS_PENDING_MAX: usize = 1024;
 /// Reads that one datanode streams at a time, each with at most 1 MiB of content in memory; further ones wait.

@@ -37,6 +37,8 @@ pub(crate) struct FileState {
     pub(crate) releases: usize,
     /// The file changed by somebody else while it was open: pages above are not those of `attr.map_version`.
     pub(crate) foreign: bool,
+    /// An open has told the cache above to drop its pages, which it does once it hears of it: until then some may be old.
+    pub(crate) dropping: bool,
     /// An own change is on its way: a newer version is not somebody else's.
     pub(crate) changing: bool,
     /// What quotas leave for it.
@@ -50,6 +52,8 @@ pub(crate) struct File {
     pub(crate) ino: Ino,
     pub(crate) state: Mutex<FileState>,
     pub(crate) order: tokio::sync::Mutex<()>,
+    /// Held while pages above are being dropped: who relies on that waits for it.
+    pub(crate) renewing: tokio::sync::Mutex<()>,
 }
 
 /// An open file.
@@ -225,11 +229,13 @@ impl File {
                 handles: 0,
                 releases: 0,
                 foreign: false,
+                dropping: false,
                 changing: false,
                 room: Default::default(),
                 nameless: false,
             }),
             order: tokio::sync::Mutex::default(),
+            renewing: tokio::sync::Mutex::default(),
         }
     }
 

@@ -210,7 +210,7 @@ impl Client {
         let Some(handle) = inner.table.remove(handle) else {
             return;
         };
-        inner.unlock_released(number, &handle);
+        inner.unlock_released(number, handle.file.ino);
         let unsaved = {
             let mut state = handle.file.state.lock();
             state.handles -= 1;
@@ -289,6 +289,7 @@ impl Inner {
                 // Opening drops the pages of all handles of the inode.
                 false => !std::mem::take(&mut state.foreign),
             };
+            state.dropping |= !keep;
             (keep, state.errors)
         };
         let handle = self.table.insert(Handle {

@@ -86,11 +86,11 @@ impl Table {
         self.handles.read().values().cloned().collect()
     }
 
-    /// Locks were lost: these open files fail.
-    pub(crate) fn fail_locks(&self, lost: &[FileHandle]) {
+    /// Locks were lost: these open files fail from now on (or not any more).
+    pub(crate) fn fail_locks(&self, files: &[FileHandle], fail: bool) {
         let handles = self.handles.read();
-        for handle in lost.iter().filter_map(|handle| handles.get(&handle.0)) {
-            handle.lock_lost.store(true, Ordering::SeqCst);
+        for handle in files.iter().filter_map(|handle| handles.get(&handle.0)) {
+            handle.lock_lost.store(fail, Ordering::SeqCst);
         }
     }
 

@@ -7,6 +7,7 @@ use dfs_client::{Client, FileHandle};
 use dfs_common::lock::{LockKind, LockOwner, LockRange, LockSpec, LockStyle};
 use dfs_common::{ErrorKind, FsError, FsResult};
 use nix::libc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// The kernel's largest offset: "to the end".
@@ -15,6 +16,8 @@ const OFFSET_MAX: u64 = i64::MAX as u64;
 const SIGNAL_POLL: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
 /// So many looks are made at the first pace.
 const QUICK_POLLS: u32 = 50;
+/// Looks of all threads that wait, a second, at most about this many.
+const LOOKS_PER_SECOND: u32 = 4000;
 /// A signal to a process with several threads is this one's to take if no other has taken it within so many looks.
 const SHARED_POLLS: u32 = 5;
 /// Looks at a thread that has not gone to sleep in its call yet, and the pause between two.
@@ -26,7 +29,8 @@ const CALL_PAUSE: Duration = Duration::from_micros(200);
 pub struct LockRequest {
     /// The open file.
     pub handle: FileHandle,
-    /// The kernel's number of the owner: of a process, or of an open file description.
+    /// The kernel's number of the owner. Of a process it is its own as long as it has the file open; that of an open file description
+    /// is given again as soon as that is closed, so that the handle stands for it.
     pub owner: u64,
     /// First byte.
     pub start: u64,
@@ -74,16 +78,21 @@ impl LockRequest {
                 ));
             }
         };
-        let owner = LockOwner {
-            style,
-            number: self.owner,
-        };
+        let owner = self.owner(style);
         Ok(LockSpec {
             owner,
             kind,
             range,
             pid: self.pid,
         })
+    }
+
+    fn owner(&self, style: LockStyle) -> LockOwner {
+        let number = match style {
+            LockStyle::Process => self.owner,
+            LockStyle::Flock | LockStyle::OpenFile => self.handle.0,
+        };
+        LockOwner { style, number }
     }
 
     /// The style of the call, if that can be known.
@@ -107,7 +116,6 @@ impl LockRequest {
 /// Those of the calls.
 pub async fn setlk(client: &Client, request: LockRequest, wait: bool) -> FsResult<()> {
     let range = request.range()?;
-    let number = request.owner;
     let style = request.style().await;
     // Where the style cannot be known and may be either, both locks are taken: who knows what it takes must not be let pass.
     let styles: &[LockStyle] = match (&style, request.kind) {
@@ -118,11 +126,9 @@ pub async fn setlk(client: &Client, request: LockRequest, wait: bool) -> FsResul
     };
     let unlock = async |styles: &[LockStyle]| {
         for style in styles {
-            let owner = LockOwner {
-                style: *style,
-                number,
-            };
-            client.unlock(request.handle, owner, range).await?;
+            client
+                .unlock(request.handle, request.owner(*style), range)
+                .await?;
         }
         Ok(())
     };
@@ -148,10 +154,7 @@ pub async fn setlk(client: &Client, request: LockRequest, wait: bool) -> FsResul
 /// Those of fcntl(2).
 pub async fn getlk(client: &Client, request: LockRequest) -> FsResult<InTheWay> {
     let range = request.range()?;
-    let style = match lock_call(request.thread) {
-        LockCall::OpenFile => LockStyle::OpenFile,
-        _ => LockStyle::Process,
-    };
+    let style = request.style().await.unwrap_or(LockStyle::Process);
     let Some((found, own)) = client
         .test_lock(request.handle, request.spec(style, range)?)
         .await?
@@ -177,9 +180,19 @@ pub async fn getlk(client: &Client, request: LockRequest) -> FsResult<InTheWay> 
 
 /// Ready when a signal wants the thread out of its call. Never, if that cannot be seen.
 async fn interrupted(thread: u32) {
+    static WAITING: AtomicU32 = AtomicU32::new(0);
+    struct Waits;
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            WAITING.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    WAITING.fetch_add(1, Ordering::Relaxed);
+    let _waits = Waits;
     let mut shared = 0;
     for looks in 0u32.. {
-        tokio::time::sleep(SIGNAL_POLL[usize::from(looks >= QUICK_POLLS)]).await;
+        let crowd = Duration::from_secs(1) * WAITING.load(Ordering::Relaxed) / LOOKS_PER_SECOND;
+        tokio::time::sleep(SIGNAL_POLL[usize::from(looks >= QUICK_POLLS)].max(crowd)).await;
         match pending_signals(thread) {
             Ok(Pending::Certain) => return,
             Ok(Pending::Shared) => {

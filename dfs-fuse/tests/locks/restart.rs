@@ -5,6 +5,7 @@ use super::holder::Holder;
 use super::*;
 use dfs_testkit::process::{start, until};
 use nix::libc::{F_RDLCK, F_UNLCK, F_WRLCK, LOCK_EX, LOCK_SH, LOCK_UN};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 #[test]
@@ -46,6 +47,33 @@ fn locks_and_waits_outlive_the_coordinator() {
     lock(&two, F_WRLCK, 0, 10).unwrap();
     drop(waiting);
     until("its lock is gone", LIMIT, || flock(&one, LOCK_EX).ok());
+}
+
+#[test]
+fn flock_that_was_given_up_for_a_stronger_one_is_not_held_after_a_restart() {
+    let (mut cluster, mounts) = set_up(2);
+    let (one, two) = (open(&mounts[0]), open(&mounts[1]));
+    flock(&one, LOCK_SH).unwrap();
+    flock(&two, LOCK_SH).unwrap();
+    assert_eq!(
+        flock(&one, LOCK_EX),
+        Err(Errno::EAGAIN),
+        "and its shared one is given up, as on Linux"
+    );
+    flock(&two, LOCK_EX).unwrap();
+    for _ in 0..3 {
+        cluster.node("coordinator").kill();
+        cluster.node("coordinator").start();
+        let calls = {
+            let two = two.try_clone().unwrap();
+            start("calls after the restart", move || {
+                two.write_all_at(b"its own", 0).unwrap();
+                two.sync_all().unwrap();
+            })
+        };
+        calls.wait(LIMIT);
+        assert_eq!(flock(&one, LOCK_SH), Err(Errno::EAGAIN));
+    }
 }
 
 #[test]

@@ -27,6 +27,14 @@ impl HeldLocks {
         self.by_inode.entry(ino).or_default().push(held);
     }
 
+    /// A flock of another kind is about to be asked for: the coordinator gives up the one that its owner has, whatever comes of that.
+    pub(super) fn forget_other_kind(&mut self, ino: Ino, lock: &LockSpec) {
+        let has = |held: &Held| held.lock.owner == lock.owner && held.lock.kind != lock.kind;
+        if !self.owners(ino, has).is_empty() {
+            self.cut(ino, lock.owner, LockRange::WHOLE);
+        }
+    }
+
     /// Takes `range` out of what `owner` has. Answers what it had of the inode before.
     pub(super) fn cut(&mut self, ino: Ino, owner: LockOwner, range: LockRange) -> Vec<Held> {
         let Some(all) = self.by_inode.get_mut(&ino) else {
@@ -81,13 +89,27 @@ impl HeldLocks {
             .collect()
     }
 
-    /// A declared lock is lost. Answers the open files that it was held through.
-    pub(super) fn lose(&mut self, lost: &LockDeclaration) -> Vec<FileHandle> {
-        let before = self.cut(lost.ino, lost.lock.owner, lost.lock.range);
-        let overlapping = before
-            .iter()
-            .filter(|held| held.lock.range.overlaps(lost.lock.range));
-        overlapping.map(|held| held.through).collect()
+    /// A declared lock is lost. Answers what it was.
+    pub(super) fn lose(&mut self, lost: &LockDeclaration) -> Vec<Held> {
+        let mut before = self.cut(lost.ino, lost.lock.owner, lost.lock.range);
+        before.retain(|held| held.lock.range.overlaps(lost.lock.range));
+        before
+    }
+
+    /// True if something of the inode is held through an open file.
+    pub(super) fn is_through(&self, ino: Ino, handle: FileHandle) -> bool {
+        let mut held = self.by_inode.get(&ino).into_iter().flatten();
+        held.any(|held| held.through == handle)
+    }
+
+    /// Forgets what is held through an open file.
+    pub(super) fn forget_through(&mut self, ino: Ino, handle: FileHandle) {
+        if let Some(all) = self.by_inode.get_mut(&ino) {
+            all.retain(|held| held.through != handle);
+            if all.is_empty() {
+                self.by_inode.remove(&ino);
+            }
+        }
     }
 
     /// Forgets everything. Answers it.
@@ -172,7 +194,13 @@ mod tests {
             ino: INO,
             lock: held(1, first, last, LockKind::Shared, 0).lock,
         };
-        assert_eq!(locks.lose(&lost(10, 19)), [FileHandle(2)]);
+        let through: Vec<_> = locks
+            .lose(&lost(10, 19))
+            .iter()
+            .map(|held| held.through)
+            .collect();
+        assert_eq!(through, [FileHandle(2)]);
+        assert!(locks.is_through(INO, FileHandle(1)) && !locks.is_through(INO, FileHandle(2)));
         assert_eq!(ranges(&locks, 1), [(0, 9)]);
         assert_eq!(locks.clear().len(), 1);
         assert!(locks.declarations().is_empty());

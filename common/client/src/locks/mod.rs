@@ -12,20 +12,19 @@ mod numbers;
 mod requests;
 
 use crate::client::{Client, Inner};
-use crate::file::{File, Handle};
+use crate::file::File;
 use crate::types::{FileHandle, Invalidation};
 use crate::waiting::What;
 use dfs_common::limits::{LOCK_DECLARATIONS_MAX, LOCK_POLLS_MAX};
 use dfs_common::lock::{
     HeldLock, LockDeclaration, LockDeclarations, LockOwner, LockRange, LockSpec, LockStyle,
 };
-use dfs_common::{ErrorKind, FsError, FsResult, SessionId};
-use held::HeldLocks;
+use dfs_common::{ErrorKind, FsError, FsResult, Ino, SessionId};
+use held::{Held, HeldLocks};
 use numbers::LockNumbers;
 use parking_lot::Mutex;
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 
@@ -41,15 +40,17 @@ struct State {
     held: HeldLocks,
     /// Grows when a declaration of what is held begins and when it ends: odd while one is under way.
     declarations: u64,
-    /// Owners whose locks were lost, by the open file that they were held through.
-    lost: HashMap<FileHandle, Vec<LockOwner>>,
+    /// What was lost, and not given up since.
+    lost: HeldLocks,
 }
 
 /// The locks of a client.
 pub(crate) struct Locks {
     state: Mutex<State>,
-    /// Requests that wait are polled in turn.
+    /// Of requests that wait, the oldest are polled all the time.
     polls: Semaphore,
+    /// First polls at a time.
+    firsts: Semaphore,
     waiting: AtomicUsize,
 }
 
@@ -57,7 +58,8 @@ impl Default for Locks {
     fn default() -> Self {
         Locks {
             state: Mutex::default(),
-            polls: Semaphore::new(LOCK_POLLS_MAX),
+            polls: Semaphore::new(LOCK_POLLS_MAX / 2),
+            firsts: Semaphore::new(LOCK_POLLS_MAX / 2),
             waiting: AtomicUsize::new(0),
         }
     }
@@ -113,39 +115,32 @@ impl Client {
     pub async fn unlock(&self, handle: FileHandle, owner: LockOwner, range: LockRange) -> FsResult<()> {
         let inner = self.inner();
         let open = inner.table.get(handle)?;
-        inner.locks.forgive(handle, &open, owner);
+        inner.forgive(open.file.ino, owner, range);
         inner.unlock(&open.file, owner, range).await
     }
 
-    /// A process has closed a descriptor of the file: gives up everything of the owner of that number, as POSIX has it. To be
-    /// called after [`Client::flush`].
+    /// A process has closed a descriptor of the file: gives up every lock of that process on it, as POSIX has it. To be called after
+    /// [`Client::flush`].
     ///
     /// # Errors
     /// None that the process could do anything about.
     pub async fn unlock_closed(&self, handle: FileHandle, number: u64) -> FsResult<()> {
-        let inner = self.inner();
-        let open = inner.table.get(handle)?;
-        let owners = inner
-            .locks
-            .state
-            .lock()
-            .held
-            .owners(open.file.ino, |held| held.lock.owner.number == number);
-        for owner in owners {
-            inner.unlock(&open.file, owner, LockRange::WHOLE).await?;
-        }
-        Ok(())
+        let owner = LockOwner {
+            style: LockStyle::Process,
+            number,
+        };
+        self.unlock(handle, owner, LockRange::WHOLE).await
     }
 
     /// True if [`Client::unlock_closed`] has something to do.
     pub fn has_locks(&self, handle: FileHandle, number: u64) -> bool {
         let inner = self.inner();
+        let is_owner =
+            |held: &Held| held.lock.owner.style == LockStyle::Process && held.lock.owner.number == number;
         inner.table.get(handle).is_ok_and(|open| {
             let state = inner.locks.state.lock();
-            !state
-                .held
-                .owners(open.file.ino, |held| held.lock.owner.number == number)
-                .is_empty()
+            let any = |locks: &HeldLocks| !locks.owners(open.file.ino, is_owner).is_empty();
+            any(&state.held) || any(&state.lost)
         })
     }
 
@@ -183,15 +178,12 @@ impl Inner {
         self.send_unlock(file.ino, owner, range).await
     }
 
-    /// The open file is closed: what was locked through it is unlocked, in the background.
-    pub(crate) fn unlock_released(self: &Arc<Self>, handle: FileHandle, open: &Handle) {
-        let (owners, file) = {
+    /// The open file is closed: what was locked through it is unlocked, in the background. It was saved when its descriptors were closed.
+    pub(crate) fn unlock_released(self: &Arc<Self>, handle: FileHandle, ino: Ino) {
+        let owners = {
             let mut state = self.locks.state.lock();
-            state.lost.remove(&handle);
-            (
-                state.held.owners(open.file.ino, |held| held.through == handle),
-                open.file.clone(),
-            )
+            state.lost.forget_through(ino, handle);
+            state.held.owners(ino, |held| held.through == handle)
         };
         if owners.is_empty() {
             return;
@@ -199,27 +191,46 @@ impl Inner {
         let inner = self.clone();
         self.spawn(async move {
             for owner in owners {
-                if let Err(error) = inner.unlock(&file, owner, LockRange::WHOLE).await {
-                    tracing::warn!(ino = %file.ino, %error, "a lock of a closed file stays until the session ends");
+                if let Err(error) = inner.send_unlock(ino, owner, LockRange::WHOLE).await {
+                    tracing::warn!(%ino, %error, "a lock of a closed file stays until the session ends");
                 }
             }
         });
     }
 
-    /// Asks whether the content is still what this client knows; if not, drops it, here and above.
+    /// The owner of lost locks gives some up: open files through which nothing else was lost need not fail any more.
+    fn forgive(&self, ino: Ino, owner: LockOwner, range: LockRange) {
+        let mut state = self.locks.state.lock();
+        for given_up in state.lost.cut(ino, owner, range) {
+            if !state.lost.is_through(ino, given_up.through) {
+                self.table.fail_locks(&[given_up.through], false);
+            }
+        }
+    }
+
+    /// Asks whether the content is still what this client knows; if not, drops it, here and above. Who locks at the same time does not
+    /// go on before that either.
     async fn renew_content(&self, file: &File) -> FsResult<()> {
         let mut attr = self.attributes(file.ino).await?;
-        let foreign = {
+        let _one = file.renewing.lock().await;
+        let version = {
             let mut state = file.state.lock();
             state.overlay(&mut attr);
-            std::mem::take(&mut state.foreign)
+            match state.foreign || state.dropping {
+                true => state.attr.map_version,
+                false => return Ok(()),
+            }
         };
-        if foreign && let Some(above) = self.above() {
+        if let Some(above) = self.above() {
             let (done, dropped) = oneshot::channel();
             // A receiver that is gone has nothing cached.
             let _ = above.send(Invalidation::Inode { ino: file.ino }).await;
             let _ = above.send(Invalidation::Barrier(done)).await;
             let _ = dropped.await;
+        }
+        let mut state = file.state.lock();
+        if state.attr.map_version == version {
+            (state.foreign, state.dropping) = (false, false);
         }
         Ok(())
     }
@@ -261,9 +272,9 @@ impl Locks {
         let mut failed = Vec::new();
         for lock in lost {
             tracing::error!(%session, ino = %lock.ino, pid = lock.lock.pid, "a lock was lost: its open files fail until they are closed");
-            for through in state.held.lose(lock) {
-                state.lost.entry(through).or_default().push(lock.lock.owner);
-                failed.push(through);
+            for held in state.held.lose(lock) {
+                failed.push(held.through);
+                state.lost.put(lock.ino, held);
             }
         }
         failed
@@ -277,21 +288,9 @@ impl Locks {
         let mut failed = Vec::new();
         for (ino, held) in state.held.clear() {
             tracing::error!(%ino, pid = held.lock.pid, "a lock was lost with the session: its open files fail until they are closed");
-            state.lost.entry(held.through).or_default().push(held.lock.owner);
             failed.push(held.through);
+            state.lost.put(ino, held);
         }
         failed
-    }
-
-    /// The owner of lost locks gives them up: the open file need not fail any more.
-    fn forgive(&self, handle: FileHandle, open: &Handle, owner: LockOwner) {
-        let mut state = self.state.lock();
-        if let Some(owners) = state.lost.get_mut(&handle) {
-            owners.retain(|lost| *lost != owner);
-            if owners.is_empty() {
-                state.lost.remove(&handle);
-                open.lock_lost.store(false, Ordering::SeqCst);
-            }
-        }
     }
 }

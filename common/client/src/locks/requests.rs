@@ -6,18 +6,21 @@ use crate::client::Inner;
 use crate::file::Handle;
 use crate::types::FileHandle;
 use crate::waiting::{Attempts, What, within};
-use dfs_common::limits::{CALL_DEADLINE, LOCK_POLL, LOCK_POLLS_MAX};
-use dfs_common::lock::{LockOutcome, LockOwner, LockRange, LockSpec, LockTicket};
+use dfs_common::limits::{CALL_DEADLINE, LOCK_POLL};
+use dfs_common::lock::{LockOutcome, LockOwner, LockRange, LockSpec, LockStyle, LockTicket};
 use dfs_common::session::Identity;
 use dfs_common::{ErrorKind, FsError, FsResult, Ino};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// The first poll is short: until it is answered, the coordinator keeps the outcomes of everything after it.
-const FIRST_POLL: Duration = Duration::from_millis(200);
-/// Shortest patience of a poll when many requests wait.
-const POLL_MIN: Duration = Duration::from_millis(100);
+const FIRST_POLL: Duration = Duration::from_millis(50);
+/// Patience of a poll that only looks whether the wait is over. None at all would say not to wait.
+const LOOK: Duration = Duration::from_millis(1);
+/// Between two looks at a request that waits and is not among the oldest: at least, and for each request that waits.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+const LOOK_AGAIN_EACH: Duration = Duration::from_millis(1);
 /// Before what cannot be noted or asked now is asked again.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -149,24 +152,41 @@ impl Inner {
         let held = Held { lock, through };
         let mut attempts = self.attempts(What::of("lock", ino));
         let mut request = Request::new(&self.locks, wait);
+        // The oldest waits have one until their end, so that the next one to be granted hears of it at once.
+        let mut turn = None;
+        let mut next_turn = pin!(self.locks.polls.acquire());
+        if lock.owner.style == LockStyle::Flock {
+            self.locks.state.lock().held.forget_other_kind(ino, &lock);
+        }
         loop {
             let declarations = self.locks.state.lock().declarations;
-            let patience = match (wait, request.waits) {
-                (false, _) => Duration::ZERO,
-                (true, false) => FIRST_POLL,
-                (true, true) => self.locks.patience(),
-            };
             let poll = async {
-                let _turn = match request.waits {
-                    true => self.locks.polls.acquire().await.ok(),
-                    false => None,
+                let mut first = None;
+                if wait && !request.waits {
+                    first = self.locks.firsts.acquire().await.ok();
+                } else if request.waits && turn.is_none() {
+                    let looking = tokio::time::timeout(self.locks.look_again(), next_turn.as_mut());
+                    turn = looking.await.ok().and_then(Result::ok);
+                }
+                let patience = match (wait, request.waits, &turn) {
+                    (false, ..) => Duration::ZERO,
+                    (true, false, _) => FIRST_POLL,
+                    (true, true, Some(_)) => LOCK_POLL,
+                    (true, true, None) => LOOK,
                 };
+                let _first = first;
                 let call = |identity, ticket| self.metadata.lock(identity, ticket, ino, lock, patience);
                 self.ask_once(&request, &mut attempts, call).await
             };
             let told = tokio::select! {
                 biased;
-                told = poll => told?,
+                told = poll => match told {
+                    Ok(told) => told,
+                    // Refused outright: nothing waits.
+                    Err(error) if matches!(error.kind(), ErrorKind::BadHandle | ErrorKind::Invalid) => return Err(error),
+                    // It may wait, or hold, all the same.
+                    Err(error) => return self.cancel_lock(&request, ino, held).await.map_err(|_| error),
+                },
                 () = interrupted.as_mut(), if wait => return self.cancel_lock(&request, ino, held).await,
             };
             match told {
@@ -230,14 +250,10 @@ impl Inner {
 }
 
 impl Locks {
-    /// How long a poll may take, so that each waiting request gets its turn.
-    fn patience(&self) -> Duration {
-        let turns = self
-            .waiting
-            .load(Ordering::Relaxed)
-            .div_ceil(LOCK_POLLS_MAX)
-            .max(1);
-        (LOCK_POLL / turns.try_into().unwrap_or(u32::MAX)).max(POLL_MIN)
+    /// When to look again at a request that is not among the oldest that wait.
+    fn look_again(&self) -> Duration {
+        let waiting = u32::try_from(self.waiting.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+        LOOK_AGAIN.max(LOOK_AGAIN_EACH.saturating_mul(waiting))
     }
 }
 

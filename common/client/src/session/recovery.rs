@@ -108,7 +108,7 @@ impl Inner {
         match self.resume(live.identity).await {
             Ok((grant, sent)) => {
                 let failed = self.locks.lose(live.identity.session, &grant.lost_locks);
-                self.table.fail_locks(&failed);
+                self.table.fail_locks(&failed, true);
                 tracing::info!(session = %live.identity.session, "session resumed");
                 self.leased.lost();
                 self.look_back(&live, &grant).await?;
@@ -120,6 +120,23 @@ impl Inner {
             }
             Err(error) => return Err(error),
         }
+        // A new session may be lost again while files are opened in it.
+        for _ in 0..CATCH_UP_MAX {
+            match self.begin_again(&live).await {
+                Err(error) if error.kind() == ErrorKind::SessionFenced => {
+                    tracing::warn!(%error, "the new session is gone already: opening another one");
+                }
+                done => return done,
+            }
+        }
+        Err(FsError::new(
+            ErrorKind::Unavailable,
+            "the coordinator keeps ending new sessions",
+        ))
+    }
+
+    /// Opens a new session in the place of `live`, and in it every open file.
+    async fn begin_again(&self, live: &Live) -> FsResult<()> {
         let open = async || self.request(None, Vec::new(), LockDeclarations::default()).await;
         let (grant, sent) = self.until_answered(What::new("opening a session"), open).await?;
         if grant.cluster != live.cluster {
@@ -133,13 +150,13 @@ impl Inner {
         }
         let new = Live::new(&grant, sent, live.generation + 1, live.stamp + 1);
         self.leased.lost();
-        self.look_back(&live, &grant).await?;
+        self.look_back(live, &grant).await?;
         self.give_up_unsaved();
-        self.table.fail_locks(&self.locks.restart(new.generation));
+        self.table.fail_locks(&self.locks.restart(new.generation), true);
         self.releases.clear();
         self.grants.clear();
         // Before anybody else calls in the new session, where nothing is open yet.
-        self.open_again(new.identity).await;
+        self.open_again(new.identity).await?;
         let mut now = self.session.live.write();
         self.session.numbers.restart(new.generation);
         *now = new;
@@ -226,7 +243,10 @@ impl Inner {
     }
 
     /// Opens every handle again, by its inode number. What the kernel has of them is dropped.
-    async fn open_again(&self, identity: Identity) {
+    ///
+    /// # Errors
+    /// `SessionFenced` if the session is gone.
+    async fn open_again(&self, identity: Identity) -> FsResult<()> {
         for handle in self.table.handles() {
             let ino = handle.file.ino;
             let what = What::of("opening again", ino);
@@ -236,6 +256,7 @@ impl Inner {
             };
             match self.until_answered(what, open).await {
                 Ok(opened) => handle.file.refresh(opened),
+                Err(error) if error.kind() == ErrorKind::SessionFenced => return Err(error),
                 Err(error) => {
                     tracing::warn!(%ino, %error, "an open file could not be opened again");
                     handle.stale.store(true, Ordering::SeqCst);
@@ -244,6 +265,7 @@ impl Inner {
             // Others may have written without asking this client.
             self.invalidate(Invalidation::Inode { ino });
         }
+        Ok(())
     }
 
     /// Renews the lease until the client stops.

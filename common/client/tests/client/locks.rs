@@ -148,6 +148,7 @@ async fn open_file_whose_lock_was_lost_fails_until_it_is_given_up() {
     put(&one, first, 0, b"before").await;
     one.fsync(first).await.unwrap();
     lock(&one, first, 1).await.unwrap();
+    let part = LockRange::new(5, 9).unwrap();
     let bystander = one.open(&root(), ino_of(&one).await, READ).await.unwrap().handle;
     rig.cluster.metadata.fence_all();
     one.statfs().await.unwrap();
@@ -160,7 +161,16 @@ async fn open_file_whose_lock_was_lost_fails_until_it_is_given_up() {
         Some(ErrorKind::Io)
     );
     assert_eq!(&get(&one, bystander).await.unwrap()[..], b"before");
-    unlock(&one, first, 1).await.unwrap();
+    one.unlock(first, exclusive(1).owner, part).await.unwrap();
+    assert_eq!(
+        kind(get(&one, first).await),
+        Some(ErrorKind::Io),
+        "the rest is lost still"
+    );
+    // Through another open file of the process, too.
+    one.unlock(bystander, exclusive(1).owner, LockRange::WHOLE)
+        .await
+        .unwrap();
     assert_eq!(&get(&one, first).await.unwrap()[..], b"before");
     assert_eq!(kind(try_lock(&one, first, 1).await), Some(ErrorKind::WouldBlock));
 }

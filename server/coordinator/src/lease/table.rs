@@ -1,7 +1,9 @@
 //! Who holds which lease, which inodes are being changed, and what recalls are on their way.
 
 use dfs_common::lease::Recall;
-use dfs_common::limits::{LEASE_COOLDOWN, RECALL_PATIENCE, RECALLS_PENDING_MAX, SESSION_LEASES_MAX};
+use dfs_common::limits::{
+    LEASE_COOLDOWN, LEASES_RECALLED_AT_ONCE, RECALL_PATIENCE, RECALLS_PENDING_MAX, SESSION_LEASES_MAX,
+};
 use dfs_common::{ErrorKind, FsError, FsResult, Ino, SessionId};
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -19,7 +21,11 @@ const CONTENDED_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero")
 
 /// A session with a recall stream, or one whose stream broke and that may still use what it was granted.
 struct Holder {
-    leases: HashSet<Ino>,
+    /// From the one that was asked for longest ago on.
+    leases: LruCache<Ino, ()>,
+    /// Leases that were recalled to make room, and the number of that recall: not granted again, and respected, until it is
+    /// acknowledged.
+    leaving: Option<(u64, HashSet<Ino>)>,
     /// Tells streams of one session apart.
     stream: u64,
     queue: VecDeque<Recall>,
@@ -29,6 +35,63 @@ struct Holder {
     next_sequence: u64,
     /// Recalls without an acknowledgement; dropping one tells its waiter.
     unacknowledged: BTreeMap<u64, (Instant, oneshot::Sender<()>)>,
+}
+
+impl Holder {
+    fn new(stream: u64) -> Self {
+        Holder {
+            leases: LruCache::unbounded(),
+            leaving: None,
+            stream,
+            queue: VecDeque::new(),
+            arrived: Arc::new(Notify::new()),
+            broken: false,
+            next_sequence: 1,
+            unacknowledged: BTreeMap::new(),
+        }
+    }
+
+    fn is_leaving(&self, ino: Ino) -> bool {
+        self.leaving.as_ref().is_some_and(|(_, inos)| inos.contains(&ino))
+    }
+
+    /// Everything that it was granted and has not acknowledged to have given up.
+    fn into_leases(self) -> impl Iterator<Item = Ino> {
+        let leaving = self.leaving.into_iter().flat_map(|(_, inos)| inos);
+        self.leases.into_iter().map(|(ino, ())| ino).chain(leaving)
+    }
+
+    /// Asks for these leases back. Answers what to wait for, and the recall's number.
+    fn recall(&mut self, inos: Vec<Ino>) -> (u64, GivenUp) {
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        let (sender, given_up) = oneshot::channel();
+        self.unacknowledged.insert(sequence, (Instant::now(), sender));
+        // One that does not ask for its recalls gives up everything when it attaches again or ends.
+        if self.queue.len() < RECALLS_PENDING_MAX {
+            self.queue.push_back(Recall { sequence, inos });
+        } else {
+            self.broken = true;
+            self.queue.clear();
+        }
+        self.arrived.notify_one();
+        (sequence, given_up)
+    }
+
+    /// Makes room for one lease more, sooner or later; false if there is none now.
+    fn make_room(&mut self) -> bool {
+        if self.leases.len() < SESSION_LEASES_MAX {
+            return true;
+        }
+        if self.leaving.is_some() {
+            return false;
+        }
+        let oldest = std::iter::from_fn(|| self.leases.pop_lru().map(|(ino, ())| ino));
+        let oldest: Vec<Ino> = oldest.take(LEASES_RECALLED_AT_ONCE).collect();
+        let (sequence, _) = self.recall(oldest.clone());
+        self.leaving = Some((sequence, oldest.into_iter().collect()));
+        true
+    }
 }
 
 struct Inner {
@@ -107,18 +170,9 @@ impl LeaseTable {
         let mut inner = self.inner.lock();
         inner.streams += 1;
         let stream = inner.streams;
-        let holder = Holder {
-            leases: HashSet::new(),
-            stream,
-            queue: VecDeque::new(),
-            arrived: Arc::new(Notify::new()),
-            broken: false,
-            next_sequence: 1,
-            unacknowledged: BTreeMap::new(),
-        };
-        if let Some(old) = inner.holders.insert(session, holder) {
-            inner.forget(session, old.leases);
+        if let Some(old) = inner.holders.insert(session, Holder::new(stream)) {
             old.arrived.notify_one();
+            inner.forget(session, old.into_leases());
         }
         stream
     }
@@ -147,19 +201,23 @@ impl LeaseTable {
         })?;
         holder.unacknowledged = holder.unacknowledged.split_off(&acknowledged.saturating_add(1));
         holder.queue.retain(|recall| recall.sequence > acknowledged);
-        if holder.queue.is_empty() {
-            return Ok(Pending::None(holder.arrived.clone()));
-        }
         // They stay queued until acknowledged: a reply may be lost.
-        Ok(Pending::Recalls(holder.queue.iter().cloned().collect()))
+        let pending = match holder.queue.is_empty() {
+            true => Pending::None(holder.arrived.clone()),
+            false => Pending::Recalls(holder.queue.iter().cloned().collect()),
+        };
+        if let Some((_, left)) = holder.leaving.take_if(|(sequence, _)| *sequence <= acknowledged) {
+            inner.forget(session, left);
+        }
+        Ok(pending)
     }
 
     /// The session has ended: its client answers from memory no more.
     pub fn end(&self, session: SessionId) {
         let mut inner = self.inner.lock();
         if let Some(holder) = inner.holders.remove(&session) {
-            inner.forget(session, holder.leases);
             holder.arrived.notify_one();
+            inner.forget(session, holder.into_leases());
         }
     }
 
@@ -174,8 +232,8 @@ impl LeaseTable {
         sessions.map(|(session, _)| *session).collect()
     }
 
-    /// Grants a lease, before the state that it covers is read. False if the inode is being changed or contended, or the
-    /// session has no recall stream or too many leases (which leaves room for the one on [`Ino::QUOTAS`]).
+    /// Grants a lease, before the state that it covers is read; above [`SESSION_LEASES_MAX`] the session's oldest are recalled. False if the
+    /// inode is being changed or contended, or the session has no recall stream or does not obey.
     pub fn grant(&self, session: SessionId, ino: Ino) -> bool {
         self.grant_beside(session, ino, 0)
     }
@@ -197,13 +255,14 @@ impl LeaseTable {
         if holder.broken {
             return false;
         }
-        if holder.leases.contains(&ino) {
+        if holder.leases.get(&ino).is_some() {
             return true;
         }
-        if holder.leases.len() >= SESSION_LEASES_MAX && ino != Ino::QUOTAS {
+        // There is always room for the one on quotas.
+        if holder.is_leaving(ino) || !(holder.make_room() || ino == Ino::QUOTAS) {
             return false;
         }
-        holder.leases.insert(ino);
+        holder.leases.put(ino, ());
         inner.by_inode.entry(ino).or_default().push(session);
         true
     }
@@ -232,21 +291,9 @@ impl LeaseTable {
                 continue;
             };
             for ino in &inos {
-                holder.leases.remove(ino);
+                holder.leases.pop(ino);
             }
-            let sequence = holder.next_sequence;
-            holder.next_sequence += 1;
-            let (sender, given_up) = oneshot::channel();
-            holder.unacknowledged.insert(sequence, (Instant::now(), sender));
-            // One that does not ask for its recalls gives up everything when it attaches again or ends.
-            if holder.queue.len() < RECALLS_PENDING_MAX {
-                holder.queue.push_back(Recall { sequence, inos });
-            } else {
-                holder.broken = true;
-                holder.queue.clear();
-            }
-            holder.arrived.notify_one();
-            waits.push(given_up);
+            waits.push(holder.recall(inos).1);
         }
         waits
     }

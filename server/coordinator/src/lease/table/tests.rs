@@ -117,3 +117,48 @@ fn client_that_does_not_ask_for_its_recalls_is_cut_off() {
     table.attach(B);
     assert!(!waits.iter_mut().any(is_waiting));
 }
+
+#[test]
+fn oldest_leases_are_recalled_to_make_room_and_respected_until_that_is_obeyed() {
+    let table = LeaseTable::default();
+    let stream = table.attach(A);
+    let first = 1_000_000;
+    for number in 0..SESSION_LEASES_MAX as u64 {
+        assert!(table.grant(A, Ino(first + number)));
+    }
+    assert!(
+        table.grant(A, Ino(first)),
+        "asked for again, it is not the oldest any more"
+    );
+    assert!(recalls(&table, A, stream, 0).is_empty());
+    assert!(table.grant(A, FILE), "one too many");
+    let recall = recalls(&table, A, stream, 0).remove(0);
+    let oldest: Vec<Ino> = (1..=LEASES_RECALLED_AT_ONCE as u64)
+        .map(|number| Ino(first + number))
+        .collect();
+    assert_eq!(recall.inos, oldest);
+    assert!(!table.grant(A, oldest[0]), "it may not have been given up yet");
+
+    let mut waits = table.begin_change(B, &[oldest[1]].into());
+    assert!(is_waiting(&mut waits[0]));
+    let change = recalls(&table, A, stream, recall.sequence).remove(0);
+    assert_eq!(change.inos, [oldest[1]]);
+    assert!(is_waiting(&mut waits[0]));
+    assert!(table.grant(A, oldest[0]), "given up, it is as any other");
+    assert!(recalls(&table, A, stream, change.sequence).is_empty());
+    assert!(!is_waiting(&mut waits[0]));
+    assert!(table.counts().1 <= SESSION_LEASES_MAX);
+
+    // One that does not obey gets no more than there is room for.
+    let more = |number: u64| table.grant(A, Ino(2 * first + number));
+    let granted = (0..2 * SESSION_LEASES_MAX as u64)
+        .filter(|number| more(*number))
+        .count();
+    assert!((1..=2 * LEASES_RECALLED_AT_ONCE).contains(&granted), "{granted}");
+    assert!(table.counts().1 <= SESSION_LEASES_MAX);
+    table.end(A);
+    assert!(
+        table.begin_change(B, &[oldest[5], FILE].into()).is_empty(),
+        "nothing is left of it"
+    );
+}
