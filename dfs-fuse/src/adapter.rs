@@ -136,6 +136,25 @@ async fn write_in_place(
     saved.and(written)
 }
 
+fn lock_request(
+    request: &Request,
+    fh: FileHandle,
+    owner: LockOwner,
+    (start, end): (u64, u64),
+    kind: i32,
+    pid: u32,
+) -> LockRequest {
+    LockRequest {
+        handle: OpenFile::from(fh).handle,
+        owner: owner.0,
+        start,
+        end,
+        kind,
+        pid,
+        thread: request.pid(),
+    }
+}
+
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         for capability in CAPABILITIES {
@@ -591,15 +610,7 @@ impl Filesystem for Adapter {
         reply: ReplyLock,
     ) {
         let client = self.client.clone();
-        let lock = LockRequest {
-            handle: OpenFile::from(fh).handle,
-            owner: owner.0,
-            start,
-            end,
-            kind,
-            pid,
-            thread: request.pid(),
-        };
+        let lock = lock_request(request, fh, owner, (start, end), kind, pid);
         self.answers
             .answer("getlk", reply, async move { locking::getlk(&client, lock).await });
     }
@@ -618,15 +629,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let client = self.client.clone();
-        let lock = LockRequest {
-            handle: OpenFile::from(fh).handle,
-            owner: owner.0,
-            start,
-            end,
-            kind,
-            pid,
-            thread: request.pid(),
-        };
+        let lock = lock_request(request, fh, owner, (start, end), kind, pid);
         self.answers.answer("setlk", reply, async move {
             locking::setlk(&client, lock, sleep).await
         });

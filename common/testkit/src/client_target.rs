@@ -261,10 +261,12 @@ impl ClientTarget {
                 let (parent, last) = self.parent(who, from).await?;
                 self.searchable(who, parent).await?;
                 let (new_parent, new_last) = self.parent(who, to).await?;
-                let source = self.checked(who, parent, last).await?;
-                if new_last.len() > 255 {
+                if last.len().max(new_last.len()) > 255 {
                     // Both directories are walked to before a name is looked up.
                     self.searchable(who, new_parent).await?;
+                }
+                let source = self.checked(who, parent, last).await?;
+                if new_last.len() > 255 {
                     self.find(who, parent, last).await?;
                 }
                 let target = self.checked(who, new_parent, new_last).await?;
