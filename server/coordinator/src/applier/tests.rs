@@ -1,5 +1,6 @@
 use super::*;
 use crate::cluster::placement::{Placement, Replication};
+use crate::lock::LockTable;
 use crate::namespace::{self, OpenFiles, read, txn::Txn};
 use crate::session::table::RESUME;
 use crate::store::memory::MemoryStore;
@@ -120,10 +121,12 @@ impl Rig {
         let store = Probe::new(inner);
         let sessions = Arc::new(SessionTable::new(clock.clone()));
         let opens = Arc::new(OpenTable::default());
+        let locks = Arc::new(LockTable::default());
         for (session, record) in stored::sessions(&*store).unwrap() {
             let secret = stored::session_secret(&record).unwrap();
             sessions.insert_grace(session, SessionEpoch(record.epoch), secret);
             opens.begin_grace(session);
+            locks.begin_grace(session);
         }
         let cluster = Arc::new(ClusterState::new(clock.clone(), 1));
         for node in stored::nodes(&*store).unwrap() {
@@ -147,7 +150,7 @@ impl Rig {
             reserve: DiskReserve::new(std::env::temp_dir(), reserve_bytes),
             sessions: sessions.clone(),
             opens: opens.clone(),
-            locks: Arc::default(),
+            locks,
             cluster: cluster.clone(),
             placement: placement.clone(),
             capability_key: CapabilityKey([7; 32]),

@@ -241,6 +241,27 @@ pub(super) async fn waits_are_served_in_order_and_keep_their_place(kit: Kit) {
     assert_eq!(c.outcome(1, reader).await, LockOutcome::Granted);
 }
 
+pub(super) async fn a_poll_ends_with_its_request(kit: Kit) {
+    let (a, b, _other) = pair(&kit).await;
+    let lock = posix(1, Exclusive, 0, 9);
+    let long = Duration::from_secs(3600);
+    // One poll that hears of the grant will do: on a machine that stands still for seconds a poll may be over before.
+    let mut heard = 0;
+    for round in 0..5 {
+        a.take(2 * round, lock).await;
+        b.told(2 * round, lock, SHORT, LockOutcome::Waiting).await;
+        let freeing = a.unlock(2 * round + 1, lock.owner, lock.range);
+        let (polled, ()) = tokio::join!(b.ask(2 * round, lock, long), freeing);
+        heard += u32::from(polled == Ok(LockOutcome::Granted));
+        assert_eq!(b.outcome(2 * round, lock).await, LockOutcome::Granted);
+        b.unlock(2 * round + 1, lock.owner, lock.range).await;
+        if heard > 0 {
+            break;
+        }
+    }
+    assert!(heard > 0, "polls end with their time only");
+}
+
 pub(super) async fn lock_requests_may_be_sent_again_and_late(kit: Kit) {
     let (a, b, _other) = pair(&kit).await;
     let (lock, of) = (posix(1, Exclusive, 0, 9), owner(LockStyle::Process, 1));

@@ -77,6 +77,7 @@ const CHECKS: &[Check] = checks![Kit:
     locks::styles_know_of_each_other_as_on_linux,
     locks::ranges_split_merge_and_are_told,
     locks::waits_are_served_in_order_and_keep_their_place,
+    locks::a_poll_ends_with_its_request,
     locks::lock_requests_may_be_sent_again_and_late,
     locks::waits_are_cancelled_whenever_they_arrive,
     locks::deadlocks_are_found_across_files,
