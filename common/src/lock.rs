@@ -73,6 +73,22 @@ impl LockRange {
         self.last
     }
 
+    /// What is left of it in front of and behind `other`.
+    pub fn without(self, other: LockRange) -> [Option<LockRange>; 2] {
+        if !self.overlaps(other) {
+            return [Some(self), None];
+        }
+        let front = (self.first < other.first).then(|| LockRange {
+            last: other.first - 1,
+            ..self
+        });
+        let behind = (self.last > other.last).then(|| LockRange {
+            first: other.last + 1,
+            ..self
+        });
+        [front, behind]
+    }
+
     /// True if a byte is in both.
     pub fn overlaps(self, other: LockRange) -> bool {
         self.first <= other.last && other.first <= self.last

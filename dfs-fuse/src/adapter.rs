@@ -1,7 +1,7 @@
 //! The file operations of the kernel: callback → client call → reply.
 //!
 //! No logic of the file system is here: what an operation means is decided by the client and the coordinator. What is not
-//! answered at all (locks, access, ioctl and the like) the kernel does by itself, or it is refused as POSIX has it.
+//! answered at all (access, ioctl and the like) the kernel does by itself, or it is refused as POSIX has it.
 //! Invariant: a callback returns without waiting for the network.
 //!
 //! It is longer than other files because the trait is one block.
@@ -11,6 +11,7 @@ use crate::caller::Requester;
 use crate::capability::{CAPABILITY, Capabilities};
 use crate::convert::{self, OpenFile, ino, name, open_flags};
 use crate::directory::{Directories, Sink};
+use crate::locking::{self, LockRequest};
 use bytes::Bytes;
 use dfs_client::{Client, Entry, OpenFlags};
 use dfs_common::attr::{FileKind, SetAttr};
@@ -20,7 +21,8 @@ use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags,
     IoctlFlags, KernelConfig, LockOwner, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr,
     ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
-    ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    ReplyLock, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
+    WriteFlags,
 };
 use nix::libc;
 use std::ffi::OsStr;
@@ -36,7 +38,7 @@ const BACKGROUND_REQUESTS_MAX: u16 = 128;
 /// What this program asks of the kernel. Left out on purpose: a write-back cache (it would make one kernel the authority
 /// on sizes), invalidation by time stamp (it costs a call for each read; pages are dropped at open instead), and what
 /// fuser 0.18 takes and mishandles.
-const CAPABILITIES: [InitFlags; 8] = [
+const CAPABILITIES: [InitFlags; 10] = [
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_ASYNC_DIO,
     InitFlags::FUSE_BIG_WRITES,
@@ -47,6 +49,9 @@ const CAPABILITIES: [InitFlags; 8] = [
     InitFlags::FUSE_READDIRPLUS_AUTO,
     // The coordinator takes set-id bits away with a write, chown or truncation.
     InitFlags::FUSE_HANDLE_KILLPRIV,
+    // Locks of several mounts exclude each other.
+    InitFlags::FUSE_POSIX_LOCKS,
+    InitFlags::FUSE_FLOCK_LOCKS,
 ];
 
 /// The kernel's side of a mount.
@@ -108,7 +113,7 @@ async fn open(
         handle: opened.handle,
         appends: asked.append,
     };
-    Ok((open, convert::kernel_flags(asked, opened.keep_cache)))
+    Ok((open, convert::kernel_flags(opened.keep_cache)))
 }
 
 /// A write at a place through a file that was opened to append: a page of a shared map, or O_APPEND was taken off since.
@@ -481,7 +486,7 @@ impl Filesystem for Adapter {
                     handle: created.handle,
                     appends: asked.append,
                 },
-                flags: convert::kernel_flags(asked, created.keep_cache),
+                flags: convert::kernel_flags(created.keep_cache),
             })
         });
     }
@@ -560,13 +565,71 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn flush(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
+    fn flush(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, owner: LockOwner, reply: ReplyEmpty) {
         let (client, OpenFile { handle, .. }) = (self.client.clone(), fh.into());
-        if client.is_clean(handle) {
+        let locked = client.has_locks(handle, owner.0);
+        if client.is_clean(handle) && !locked {
             return reply.ok();
         }
+        self.answers.answer_always("flush", reply, async move {
+            let saved = client.flush(handle).await;
+            let unlocked = client.unlock_closed(handle, owner.0).await;
+            saved.and(unlocked)
+        });
+    }
+
+    fn getlk(
+        &self,
+        request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        pid: u32,
+        reply: ReplyLock,
+    ) {
+        let client = self.client.clone();
+        let lock = LockRequest {
+            handle: OpenFile::from(fh).handle,
+            owner: owner.0,
+            start,
+            end,
+            kind,
+            pid,
+            thread: request.pid(),
+        };
         self.answers
-            .answer_always("flush", reply, async move { client.flush(handle).await });
+            .answer("getlk", reply, async move { locking::getlk(&client, lock).await });
+    }
+
+    fn setlk(
+        &self,
+        request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        pid: u32,
+        sleep: bool,
+        reply: ReplyEmpty,
+    ) {
+        let client = self.client.clone();
+        let lock = LockRequest {
+            handle: OpenFile::from(fh).handle,
+            owner: owner.0,
+            start,
+            end,
+            kind,
+            pid,
+            thread: request.pid(),
+        };
+        self.answers.answer("setlk", reply, async move {
+            locking::setlk(&client, lock, sleep).await
+        });
     }
 
     fn fsync(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {

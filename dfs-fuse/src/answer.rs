@@ -6,13 +6,14 @@
 //! once, also when its handler panics (EIO) or when the mount has ended (ENOTCONN).
 
 use crate::convert::{OpenFile, Totals, attr, errno};
+use crate::locking::InTheWay;
 use bytes::Bytes;
 use dfs_client::Entry;
 use dfs_common::cluster::StatFs;
 use dfs_common::{FsError, FsResult};
 use fuser::{
-    Errno, FopenFlags, Generation, ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr,
+    Errno, FopenFlags, Generation, ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyLock,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -233,6 +234,8 @@ pub struct XattrValue(pub Bytes, pub u32);
 reply!(ReplyEmpty, (), |self, _done| self.ok());
 reply!(ReplyData, Bytes, |self, data| self.data(&data));
 reply!(ReplyWrite, u32, |self, written| self.written(written));
+reply!(ReplyLock, InTheWay, |self, lock| self
+    .locked(lock.start, lock.end, lock.kind, lock.pid));
 /// For how long the kernel may answer from a name by itself: not at all. To take a name back from it needs the lock of its
 /// directory, which the operation that waits for that may hold (docs/adr/0006-leases.md).
 const NAME_VALIDITY: Duration = Duration::ZERO;

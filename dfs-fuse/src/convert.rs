@@ -125,11 +125,9 @@ pub fn is_execution(flags: i32) -> bool {
 }
 
 /// What the kernel is told of an open file.
-pub fn kernel_flags(flags: OpenFlags, keep_cache: bool) -> FopenFlags {
+pub fn kernel_flags(keep_cache: bool) -> FopenFlags {
     let mut kernel = FopenFlags::empty();
     kernel.set(FopenFlags::FOPEN_KEEP_CACHE, keep_cache);
-    // Nothing of a reader is unsaved: its close needs no call.
-    kernel.set(FopenFlags::FOPEN_NOFLUSH, !flags.write);
     kernel
 }
 

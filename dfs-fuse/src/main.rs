@@ -13,6 +13,7 @@ mod convert;
 mod daemon;
 mod directory;
 mod kernel;
+mod locking;
 mod options;
 mod service;
 

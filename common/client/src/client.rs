@@ -4,6 +4,7 @@ use crate::config::ClientConfig;
 use crate::dirty::{DirtyBudget, Pool};
 use crate::kernel_pages::KernelPages;
 use crate::leased::{LeasedCache, Listings};
+use crate::locks::Locks;
 use crate::paths::PathApi;
 use crate::placement::ClusterView;
 use crate::reader::block_cache::BlockCache;
@@ -52,6 +53,7 @@ pub(crate) struct Inner {
     pub(crate) session: Session,
     pub(crate) leased: Arc<LeasedCache>,
     pub(crate) listings: Listings,
+    pub(crate) locks: Locks,
     pub(crate) waits: Arc<WaitList>,
     pub(crate) cluster: ClusterView,
     pub(crate) grants: Grants,
@@ -176,6 +178,7 @@ impl Client {
             session: Session::new(&grant, sent),
             leased: Arc::default(),
             listings: Listings::default(),
+            locks: Locks::default(),
             waits,
             cluster: ClusterView::default(),
             grants: Grants::default(),

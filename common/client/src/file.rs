@@ -9,11 +9,11 @@ use crate::extent_map::ExtentMap;
 use dfs_common::attr::{Attr, Timestamp};
 use dfs_common::service::Opened;
 use dfs_common::session::Caller;
-use dfs_common::{FsError, Ino};
+use dfs_common::{ErrorKind, FsError, FsResult, Ino};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 /// State of an open inode.
@@ -61,6 +61,8 @@ pub(crate) struct Handle {
     pub(crate) append: bool,
     /// It could not be opened again after its session was lost.
     pub(crate) stale: AtomicBool,
+    /// A lock that was held through it is lost: somebody else may have changed the file since, and think that it has it alone.
+    pub(crate) lock_lost: AtomicBool,
     /// Errors of the file that this handle has reported.
     pub(crate) errors_seen: AtomicU64,
     /// Losses of acknowledged changes that it has reported.
@@ -189,6 +191,20 @@ impl FileState {
     pub(crate) fn spans_of(&self, sequence: u64) -> Option<(&Sealed, &[Span])> {
         let front = self.sealed.front().filter(|sealed| sealed.sequence == sequence)?;
         Some((front, &front.spans))
+    }
+}
+
+impl Handle {
+    /// # Errors
+    /// `Io` if the program relies on a lock that it does not have any more.
+    pub(crate) fn check_locks(&self) -> FsResult<()> {
+        match self.lock_lost.load(Ordering::SeqCst) {
+            true => Err(FsError::new(
+                ErrorKind::Io,
+                "a lock on this open file was lost with the session: unlock or close it, lock it again, and look what is there",
+            )),
+            false => Ok(()),
+        }
     }
 }
 

@@ -121,6 +121,7 @@ impl Client {
                 "the file is not open for reading",
             ));
         }
+        handle.check_locks()?;
         self.inner().read_range(&handle, offset, length).await
     }
 
@@ -143,6 +144,7 @@ impl Client {
                 "the file is not open for writing",
             ));
         }
+        handle.check_locks()?;
         self.inner().write_range(&handle, caller, offset, data).await
     }
 
@@ -204,9 +206,11 @@ impl Client {
     /// Last close of the handle. Never fails for the program and waits for nothing.
     pub async fn release(&self, handle: FileHandle) {
         let inner = self.inner();
+        let number = handle;
         let Some(handle) = inner.table.remove(handle) else {
             return;
         };
+        inner.unlock_released(number, &handle);
         let unsaved = {
             let mut state = handle.file.state.lock();
             state.handles -= 1;
@@ -294,6 +298,7 @@ impl Inner {
             write: flags.writes(),
             append: flags.append,
             stale: AtomicBool::new(false),
+            lock_lost: AtomicBool::new(false),
             errors_seen: AtomicU64::new(errors),
             losses_seen: AtomicU64::new(0),
             pattern: Mutex::default(),

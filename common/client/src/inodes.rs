@@ -41,6 +41,7 @@ impl Client {
         let by_handle = match handle {
             Some(handle) if set.size.is_some() => {
                 let handle = inner.table.get(handle)?;
+                handle.check_locks()?;
                 handle.file.ino == ino && handle.write
             }
             _ => false,

@@ -15,6 +15,7 @@ mod files;
 mod inodes;
 mod kernel_pages;
 mod leased;
+mod locks;
 mod names;
 pub mod paths;
 mod placement;

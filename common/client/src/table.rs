@@ -86,6 +86,14 @@ impl Table {
         self.handles.read().values().cloned().collect()
     }
 
+    /// Locks were lost: these open files fail.
+    pub(crate) fn fail_locks(&self, lost: &[FileHandle]) {
+        let handles = self.handles.read();
+        for handle in lost.iter().filter_map(|handle| handles.get(&handle.0)) {
+            handle.lock_lost.store(true, Ordering::SeqCst);
+        }
+    }
+
     /// What a resumed session declares: one entry per open, those included whose release was not sent yet.
     pub(crate) fn declarations(&self, releases: &Releases) -> Vec<OpenDeclaration> {
         let closing = |ino| OpenDeclaration {

@@ -148,7 +148,7 @@ impl Inner {
         }
     }
 
-    async fn recover_from(
+    pub(crate) async fn recover_from(
         &self,
         stamp: u64,
         fenced: &mut u32,

@@ -9,6 +9,7 @@ use crate::client::Inner;
 use crate::types::Invalidation;
 use crate::waiting::{What, within};
 use dfs_common::limits::{CALL_DEADLINE, CLIENT_NAME_BYTES_MAX, SESSION_KEEPALIVE};
+use dfs_common::lock::LockDeclarations;
 use dfs_common::session::{Identity, OpenDeclaration, OpenSession, SessionGrant};
 use dfs_common::{CommitPoint, ErrorKind, FsError, FsResult};
 use std::sync::Arc;
@@ -49,21 +50,43 @@ impl Inner {
         &self,
         resume: Option<Identity>,
         opened: Vec<OpenDeclaration>,
+        locks: LockDeclarations,
     ) -> FsResult<(SessionGrant, Instant)> {
-        let what = match resume {
-            Some(_) => What::new("resuming the session"),
-            None => What::new("opening a session"),
+        let sent = Instant::now();
+        let request = OpenSession {
+            client_name: client_name(&self.config.client_name),
+            resume,
+            opened,
+            unsynced: Some(self.session.unsynced.last()),
+            locks,
         };
-        self.until_answered(what, async || {
-            let sent = Instant::now();
-            let request = OpenSession {
-                client_name: client_name(&self.config.client_name),
-                resume,
-                opened: opened.clone(),
-                unsynced: Some(self.session.unsynced.last()),
-                locks: Default::default(),
-            };
-            Ok((self.metadata.open_session(request).await?, sent))
+        Ok((self.metadata.open_session(request).await?, sent))
+    }
+
+    /// Declares what is open and locked, in as many requests as that takes.
+    async fn resume(&self, identity: Identity) -> FsResult<(SessionGrant, Instant)> {
+        self.until_answered(What::new("resuming the session"), async || {
+            let opened = self.table.declarations(&self.releases);
+            let mut lost = Vec::new();
+            let mut epoch = None;
+            for locks in self.locks.declarations() {
+                let last = !locks.more;
+                let opened = if last { opened.clone() } else { Vec::new() };
+                let (mut grant, sent) = self.request(Some(identity), opened, locks).await?;
+                lost.append(&mut grant.lost_locks);
+                if epoch.is_some_and(|epoch| epoch != grant.coordinator_epoch) {
+                    return Err(FsError::new(
+                        ErrorKind::Unavailable,
+                        "the coordinator was restarted while locks were declared",
+                    ));
+                }
+                epoch = Some(grant.coordinator_epoch);
+                if last {
+                    grant.lost_locks = lost;
+                    return Ok((grant, sent));
+                }
+            }
+            Err(FsError::new(ErrorKind::Io, "there is a last declaration always"))
         })
         .await
     }
@@ -81,11 +104,11 @@ impl Inner {
         if self.closing.load(Ordering::SeqCst) {
             return Err(FsError::new(ErrorKind::Unavailable, "the client was shut down"));
         }
-        match self
-            .request(Some(live.identity), self.table.declarations(&self.releases))
-            .await
-        {
+        let _declaring = self.locks.declaring();
+        match self.resume(live.identity).await {
             Ok((grant, sent)) => {
+                let failed = self.locks.lose(live.identity.session, &grant.lost_locks);
+                self.table.fail_locks(&failed);
                 tracing::info!(session = %live.identity.session, "session resumed");
                 self.leased.lost();
                 self.look_back(&live, &grant).await?;
@@ -97,7 +120,8 @@ impl Inner {
             }
             Err(error) => return Err(error),
         }
-        let (grant, sent) = self.request(None, Vec::new()).await?;
+        let open = async || self.request(None, Vec::new(), LockDeclarations::default()).await;
+        let (grant, sent) = self.until_answered(What::new("opening a session"), open).await?;
         if grant.cluster != live.cluster {
             return Err(FsError::new(
                 ErrorKind::Unauthenticated,
@@ -111,6 +135,7 @@ impl Inner {
         self.leased.lost();
         self.look_back(&live, &grant).await?;
         self.give_up_unsaved();
+        self.table.fail_locks(&self.locks.restart(new.generation));
         self.releases.clear();
         self.grants.clear();
         // Before anybody else calls in the new session, where nothing is open yet.

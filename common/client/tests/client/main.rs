@@ -4,6 +4,7 @@
 
 mod datanodes;
 mod files;
+mod locks;
 mod paths;
 mod random;
 mod rig;

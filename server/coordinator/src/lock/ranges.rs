@@ -1,6 +1,6 @@
 //! The ranges of one owner in the list of an inode's locks: they never overlap, and neighbours of one kind are one.
 
-use super::types::{Held, Owner};
+use super::types::{Ask, Held, Owner};
 use dfs_common::lock::{LockKind, LockRange};
 
 /// Takes `range` out of what `owner` holds, splitting what reaches beyond it. Answers how many locks there are more (or less).
@@ -12,20 +12,11 @@ pub(super) fn cut(held: &mut Vec<Held>, owner: Owner, range: LockRange) -> isize
             kept.push(lock);
             continue;
         }
-        let (first, last) = (lock.ask.range.first(), lock.ask.range.last());
-        let mut keep = |first, last| {
-            if let Ok(part) = LockRange::new(first, last) {
-                let mut lock = lock;
-                lock.ask.range = part;
-                kept.push(lock);
-            }
-        };
-        if first < range.first() {
-            keep(first, range.first() - 1);
-        }
-        if last > range.last() {
-            keep(range.last() + 1, last);
-        }
+        let left = lock.ask.range.without(range).into_iter().flatten();
+        kept.extend(left.map(|range| Held {
+            ask: Ask { range, ..lock.ask },
+            ..lock
+        }));
     }
     *held = kept;
     held.len() as isize - before as isize
