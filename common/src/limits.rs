@@ -166,8 +166,12 @@ pub const FSCK_LOST_FILES_MAX: usize = 10_000;
 pub const RESTORE_HOLD_MIN: Duration = Duration::from_secs(60);
 /// Locks (ranges) that one session may hold.
 pub const SESSION_LOCKS_MAX: usize = 65_536;
-/// Lock requests of one session that wait, or whose answers the client has not said to have.
+/// Lock requests of one session that wait, or have waited and whose outcomes the client has not said to have. One more that would have
+/// to wait is refused a lock; unlocks, and locks that are free, are not.
 pub const SESSION_LOCK_REQUESTS_MAX: usize = 4096;
+/// Outcomes of other lock requests and unlocks that are remembered of one session until it settles them. From half of it on new
+/// locks are refused; the other half is for unlocks and cancellations, so a client that settles is never refused these.
+pub const SESSION_LOCK_OUTCOMES_MAX: usize = 65_536;
 /// A lock request that waits is answered "it waits" after this long: well below [`CALL_DEADLINE`].
 pub const LOCK_POLL: Duration = Duration::from_secs(4);
 /// Lock requests of one client that are polled at a time: each is a call in flight, of which a connection has at most

@@ -135,6 +135,9 @@ pub struct LockTicket {
 }
 
 /// How a request ended, or that it did not yet. An end stays the answer of that request's number, however often it is sent.
+///
+/// A flock of another kind gives up the owner's flock first, whatever the outcome: only what is `Granted` is held then. (A request
+/// that never arrived gives up nothing: who cancels one, or does not know whether it arrived, unlocks too.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LockOutcome {
     /// The lock is held (or, of an unlock, no longer held).
@@ -147,7 +150,8 @@ pub enum LockOutcome {
     Deadlock,
     /// Its client gave the wait up, and holds nothing by it.
     Cancelled,
-    /// The session has as many locks as it may.
+    /// The session has as many locks, waits or unsettled requests as it may. Of an unlock: it would split a lock, and the session may
+    /// not have one more.
     TooMany,
 }
 

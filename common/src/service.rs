@@ -175,14 +175,21 @@ pub trait MetadataService: Send + Sync + 'static {
     /// polled or not; ask again with the same ticket number. A wait ends with its outcome, with
     /// [`MetadataService::cancel_lock`], or with the session. Dropping the call ends nothing.
     ///
+    /// A flock of another kind gives up the owner's flock first, whatever the outcome: also if it then waits, is refused or cancelled, or is
+    /// `Unavailable` after a restart. So a client forgets its own before it asks, and notes what is `Granted`. After another error, or
+    /// the cancellation of a request that may not have arrived, the old one may still be held: unlock it.
+    ///
+    /// `TooMany`: above [`crate::limits::SESSION_LOCKS_MAX`], [`crate::limits::SESSION_LOCK_REQUESTS_MAX`] (for one that would wait), or half
+    /// of [`crate::limits::SESSION_LOCK_OUTCOMES_MAX`].
+    ///
     /// Safe to repeat: a number has one outcome, which every repetition is told until the client settles it.
     ///
     /// # Errors
     /// `StaleOperation`: the number was settled, and nothing came or will come of this request. If it had waited, the coordinator
     /// was restarted meanwhile: ask with a new number. `Unavailable`: after a restart, until all clients have declared their locks,
     /// requests that are not to wait are answered so if they would need a new lock: try again, with the same number. `BadHandle`: the session
-    /// does not have the inode open. `Invalid`: a flock of a part. `Busy`: [`crate::limits::SESSION_LOCK_REQUESTS_MAX`] requests are
-    /// under way.
+    /// does not have the inode open. `Invalid`: a flock of a part. `Busy`: the session has settled none of its last
+    /// [`crate::limits::SESSION_LOCK_OUTCOMES_MAX`] requests; nothing came of this one.
     async fn lock(
         &self,
         identity: Identity,

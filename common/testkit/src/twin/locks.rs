@@ -1,6 +1,6 @@
 //! Advisory locks: one list of what is held, one of what waits, both in order, and every question asked of all of it.
 
-use dfs_common::limits::{SESSION_LOCK_REQUESTS_MAX, SESSION_LOCKS_MAX};
+use dfs_common::limits::{SESSION_LOCK_OUTCOMES_MAX, SESSION_LOCK_REQUESTS_MAX, SESSION_LOCKS_MAX};
 use dfs_common::lock::{
     HeldLock, LockKind, LockOutcome, LockOwner, LockRange, LockSpec, LockStyle, LockTicket,
 };
@@ -78,14 +78,20 @@ impl Locks {
                 "the lock request was settled before",
             ));
         }
-        let waits = self.waiting.iter().filter(|entry| entry.session == session);
-        if numbers.outcomes.len() + waits.count() >= SESSION_LOCK_REQUESTS_MAX {
+        if self.kept(session, false) >= SESSION_LOCK_OUTCOMES_MAX {
             return Err(FsError::new(
                 ErrorKind::Busy,
-                "too many lock requests are under way",
+                "too many lock requests are not settled",
             ));
         }
         Ok(None)
+    }
+
+    /// How many outcomes are remembered of a session's requests that have (or have not) waited.
+    fn kept(&self, session: SessionId, waited: bool) -> usize {
+        let numbers = self.numbers.get(&session);
+        let outcomes = numbers.into_iter().flat_map(|numbers| numbers.outcomes.values());
+        outcomes.filter(|(_, has)| *has == waited).count()
     }
 
     fn end_of(&mut self, session: SessionId, number: u64, outcome: LockOutcome, waited: bool) -> LockOutcome {
@@ -122,10 +128,15 @@ impl Locks {
             self.cut(ino, entry.owner(), lock.range);
             self.serve();
         }
-        if self.is_full(session) {
+        let blocked = self.is_blocked(&entry, self.waiting.len());
+        let waits = self.waiting.iter().filter(|entry| entry.session == session);
+        if self.kept(session, false) >= SESSION_LOCK_OUTCOMES_MAX / 2
+            || self.is_beyond(session, |locks| locks.put(entry))
+            || (blocked && wait && waits.count() + self.kept(session, true) >= SESSION_LOCK_REQUESTS_MAX)
+        {
             return Ok(self.end_of(session, number, LockOutcome::TooMany, false));
         }
-        if !self.is_blocked(&entry, self.waiting.len()) {
+        if !blocked {
             self.put(entry);
             self.serve();
             return Ok(self.end_of(session, number, LockOutcome::Granted, false));
@@ -160,7 +171,7 @@ impl Locks {
                 outcome => Ok(outcome),
             };
         }
-        if self.is_full(session) && range != LockRange::WHOLE {
+        if self.is_beyond(session, |locks| locks.cut(ino, (session, owner), range)) {
             return Ok(self.end_of(session, ticket.number, LockOutcome::TooMany, false));
         }
         self.cut(ino, (session, owner), range);
@@ -228,9 +239,15 @@ impl Locks {
         self.serve();
     }
 
-    fn is_full(&self, session: SessionId) -> bool {
-        let of_session = self.held.iter().filter(|entry| entry.session == session);
-        of_session.count() + 2 > SESSION_LOCKS_MAX
+    /// True if the session would have more locks than it may, and than now, after `change`.
+    fn is_beyond(&self, session: SessionId, change: impl FnOnce(&mut Locks)) -> bool {
+        let count = |held: &[Entry]| held.iter().filter(|entry| entry.session == session).count();
+        let mut after = Locks {
+            held: self.held.clone(),
+            ..Locks::default()
+        };
+        change(&mut after);
+        count(&after.held) > SESSION_LOCKS_MAX.max(count(&self.held))
     }
 
     /// True if a request with the first `ahead` of those that wait in front of it cannot be served.
@@ -269,7 +286,7 @@ impl Locks {
             (0..self.waiting.len()).find(|place| !self.is_blocked(&self.waiting[*place], *place))
         {
             let entry = self.waiting.remove(place);
-            let outcome = match self.is_full(entry.session) {
+            let outcome = match self.is_beyond(entry.session, |locks| locks.put(entry)) {
                 true => LockOutcome::TooMany,
                 false => {
                     self.put(entry);

@@ -7,7 +7,7 @@ use dfs_common::cluster::NodeHealth;
 use dfs_common::limits::{
     BATCH_OPS_MAX, CAPABILITY_VALIDITY, GRANT_CHUNKS_MAX, SESSION_LEASE, SESSION_REPLIES_MAX,
 };
-use dfs_common::lock::LockDeclaration;
+use dfs_common::lock::{LockDeclaration, LockRange, LockStyle};
 use dfs_common::op::{MutationBatch, NumberedOp, OpReply, OpResult, Operation};
 use dfs_common::session::{Identity, OpenDeclaration, OpenSession, SessionGrant, SessionSecret};
 use dfs_common::{ChunkId, ErrorKind, FsError, FsResult, Ino, PgId, SessionEpoch, SessionId};
@@ -88,6 +88,12 @@ impl State {
                 ErrorKind::Invalid,
                 "open files come with the last locks",
             ));
+        }
+        let partial = |declared: &LockDeclaration| {
+            declared.lock.owner.style == LockStyle::Flock && declared.lock.range != LockRange::WHOLE
+        };
+        if request.locks.held.iter().any(partial) {
+            return Err(FsError::new(ErrorKind::Invalid, "a flock is of the whole file"));
         }
         let identity = match request.resume {
             Some(identity) => {

@@ -3,7 +3,7 @@
 use super::graph::{Edges, reachable};
 use super::ranges::{covers, cut, put};
 use super::types::{Ask, Held, Owner, Waiting};
-use dfs_common::limits::{SESSION_LOCK_REQUESTS_MAX, SESSION_LOCKS_MAX};
+use dfs_common::limits::{SESSION_LOCK_OUTCOMES_MAX, SESSION_LOCK_REQUESTS_MAX, SESSION_LOCKS_MAX};
 use dfs_common::lock::{LockOutcome, LockRange, LockStyle};
 use dfs_common::{ErrorKind, FsError, FsResult, Ino, SessionId};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -113,13 +113,28 @@ impl Inner {
                 format!("lock request {number} of session {id} was settled before it arrived"),
             ));
         }
-        if session.outcomes.len() + session.waited.len() + session.waits.len() >= SESSION_LOCK_REQUESTS_MAX {
+        // New locks are refused from half of it on, so this is met only by a client that settles nothing.
+        if session.outcomes.len() >= SESSION_LOCK_OUTCOMES_MAX {
             return Err(FsError::new(
                 ErrorKind::Busy,
-                format!("session {id} has too many lock requests under way"),
+                format!(
+                    "session {id} has settled none of its last {SESSION_LOCK_OUTCOMES_MAX} lock requests"
+                ),
             ));
         }
         Ok(None)
+    }
+
+    /// True if no new lock is granted to the session until it settles requests. Unlocks and cancellations still have room.
+    fn is_behind(&self, id: SessionId) -> bool {
+        let session = self.by_session.get(&id);
+        session.is_some_and(|session| session.outcomes.len() >= SESSION_LOCK_OUTCOMES_MAX / 2)
+    }
+
+    /// True if the session may not have one more request wait.
+    fn waits_enough(&self, id: SessionId) -> bool {
+        let session = self.by_session.get(&id);
+        session.is_some_and(|session| session.waits.len() + session.waited.len() >= SESSION_LOCK_REQUESTS_MAX)
     }
 
     /// The request has ended: that is its answer from now on, and whoever waits for it is told.
@@ -185,11 +200,26 @@ impl Inner {
             || self.waits_of(owner).nth(waits).is_some()
     }
 
-    /// True if the session may not have two more locks (which is what one request may cost).
-    pub(super) fn is_full(&self, id: SessionId) -> bool {
-        self.by_session
-            .get(&id)
-            .is_some_and(|session| session.held + 2 > SESSION_LOCKS_MAX)
+    /// True if the session may have as many locks as there are after `change` to those of an inode, which answers how many it adds.
+    fn has_room(&self, ino: Ino, id: SessionId, change: impl FnOnce(&mut Vec<Held>) -> isize) -> bool {
+        let held = self.by_session.get(&id).map_or(0, |session| session.held);
+        // Two more are the most that one request costs; only near the bound it matters how many they are.
+        if held + 2 <= SESSION_LOCKS_MAX {
+            return true;
+        }
+        let more = change(&mut self.held(ino).to_vec());
+        more <= 0 || held.saturating_add_signed(more) <= SESSION_LOCKS_MAX
+    }
+
+    /// True if the session may have what [`Self::grant`] would give it.
+    fn may_grant(&self, ino: Ino, ask: Ask) -> bool {
+        let since = Instant::now();
+        self.has_room(ino, ask.owner.session, |held| put(held, Held { ask, since }))
+    }
+
+    /// True if the session may have what [`Self::take`] would leave to it: taking from the middle of a lock makes two.
+    pub(super) fn may_take(&self, ino: Ino, owner: Owner, range: LockRange) -> bool {
+        self.has_room(ino, owner.session, |held| cut(held, owner, range))
     }
 
     /// True if `ask` has to wait, with the first `ahead` of the queue in front of it.
@@ -235,11 +265,11 @@ impl Inner {
                     inode.waiting.remove(place);
                 }
                 let id = wait.ask.owner.session;
-                if self.is_full(id) {
-                    self.conclude(id, wait.number, LockOutcome::TooMany);
-                } else {
+                if self.may_grant(ino, wait.ask) {
                     self.grant(ino, wait.ask);
                     self.conclude(id, wait.number, LockOutcome::Granted);
+                } else {
+                    self.conclude(id, wait.number, LockOutcome::TooMany);
                 }
                 again = true;
             }
@@ -263,6 +293,21 @@ impl Inner {
         waited.into_iter().for_each(|ino| self.pump(ino));
     }
 
+    /// As on Linux, a flock of another kind gives up first what its owner has, so two who upgrade do not wait for each other.
+    /// Whatever comes of the request: clients forget the old one before they ask.
+    fn give_up_for(&mut self, ino: Ino, ask: &Ask) {
+        let other = |lock: &Held| lock.ask.owner == ask.owner && lock.ask.kind != ask.kind;
+        if ask.owner.style != LockStyle::Flock || !self.held(ino).iter().any(other) {
+            return;
+        }
+        // During the grace nobody comes in between: a weaker one takes the place of the stronger at once.
+        let weaker = covers(self.held(ino), ask.owner, ask.kind, ask.range);
+        if self.grace.is_empty() || !weaker || self.is_behind(ask.owner.session) {
+            self.take(ino, ask.owner, ask.range);
+            self.pump(ino);
+        }
+    }
+
     /// One request for a lock, see [`super::LockTable::lock`].
     pub(super) fn lock(
         &mut self,
@@ -273,28 +318,21 @@ impl Inner {
         wait: bool,
     ) -> FsResult<Answer> {
         let id = ask.owner.session;
-        if ask.owner.style == LockStyle::Flock && ask.range != LockRange::WHOLE {
-            return Err(FsError::new(
-                ErrorKind::Invalid,
-                "a flock is always of the whole file",
-            ));
-        }
+        ask.check()?;
         if let Some(answer) = self.admit(id, number, settled)? {
             return Ok(answer);
         }
-        if ask.owner.style == LockStyle::Flock && self.grace.is_empty() {
-            // As on Linux: a flock is converted by giving it up first, so two who upgrade do not wait for each other.
-            let other = |lock: &Held| lock.ask.owner == ask.owner && lock.ask.kind != ask.kind;
-            if self.held(ino).iter().any(other) {
-                self.take(ino, ask.owner, ask.range);
-                self.pump(ino);
-            }
-        }
-        if self.is_full(id) {
+        self.give_up_for(ino, &ask);
+        if self.is_behind(id) {
             return Ok(self.conclude(id, number, LockOutcome::TooMany));
         }
         let ahead = self.by_inode.get(&ino).map_or(0, |inode| inode.waiting.len());
-        if !self.is_blocked(ino, &ask, ahead) {
+        let blocked = self.is_blocked(ino, &ask, ahead);
+        // A request that waits is looked at again when its turn comes; one that there is no room for now does not begin to wait.
+        if !self.may_grant(ino, ask) || (blocked && wait && self.waits_enough(id)) {
+            return Ok(self.conclude(id, number, LockOutcome::TooMany));
+        }
+        if !blocked {
             self.grant(ino, ask);
             self.pump(ino);
             return Ok(self.conclude(id, number, LockOutcome::Granted));

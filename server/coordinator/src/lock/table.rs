@@ -33,7 +33,7 @@ impl LockTable {
     /// changed then.
     ///
     /// # Errors
-    /// `SessionFenced` if the session has ended; `Invalid` if an owner is another session's; `Busy` above
+    /// `SessionFenced` if the session has ended; `Invalid` if an owner is another session's, or for a flock of a part; `Busy` above
     /// [`SESSION_LOCKS_MAX`].
     pub fn declare(
         &self,
@@ -50,6 +50,7 @@ impl LockTable {
                 "a session declares its own locks only",
             ));
         }
+        declared.iter().try_for_each(|(_, ask)| ask.check())?;
         let awaited = inner.grace.contains(&session);
         if awaited && held + declared.len() > SESSION_LOCKS_MAX {
             return Err(FsError::new(
@@ -101,11 +102,15 @@ impl LockTable {
     /// Asks for a lock, and waits for it at most `patience` (zero: the request is not to wait at all). `Waiting`: ask again
     /// with the same number, its place in the queue is kept. `settled`: the client has the answers of all requests with
     /// lower numbers, if only that they wait; that it has the outcome of such a one, it says with [`LockTable::settle`].
-    /// Dropping the future leaves the wait; [`LockTable::cancel`] ends it.
+    /// Dropping the future leaves the wait; [`LockTable::cancel`] ends it. A flock of another kind gives up the owner's flock
+    /// first, whatever the outcome. `TooMany`: above [`SESSION_LOCKS_MAX`] locks,
+    /// [`dfs_common::limits::SESSION_LOCK_REQUESTS_MAX`] waits, or half of
+    /// [`dfs_common::limits::SESSION_LOCK_OUTCOMES_MAX`] outcomes that the session has not settled.
     ///
     /// # Errors
-    /// `SessionFenced` if the session has ended; `StaleOperation` if the request was settled; `Invalid` for a flock of a part; `Busy` above
-    /// [`dfs_common::limits::SESSION_LOCK_REQUESTS_MAX`]; `Unavailable` after a restart, if it is not to wait: try again.
+    /// `SessionFenced` if the session has ended; `StaleOperation` if the request was settled; `Invalid` for a flock of a part;
+    /// `Busy` above [`dfs_common::limits::SESSION_LOCK_OUTCOMES_MAX`], nothing came of it; `Unavailable` after a restart, if it
+    /// is not to wait: try again.
     pub async fn lock(
         &self,
         ino: Ino,
@@ -162,12 +167,12 @@ impl LockTable {
             }
             None => {}
         }
-        let outcome = if inner.is_full(owner.session) && range != LockRange::WHOLE {
-            LockOutcome::TooMany
-        } else {
+        let outcome = if inner.may_take(ino, owner, range) {
             inner.take(ino, owner, range);
             inner.pump(ino);
             LockOutcome::Granted
+        } else {
+            LockOutcome::TooMany
         };
         inner.conclude(owner.session, number, outcome);
         Ok(outcome)
@@ -177,7 +182,7 @@ impl LockTable {
     /// is cancelled for when it arrives.
     ///
     /// # Errors
-    /// `SessionFenced` if the session has ended; `StaleOperation` if the request was settled; `Busy` above [`dfs_common::limits::SESSION_LOCK_REQUESTS_MAX`].
+    /// `SessionFenced` if the session has ended; `StaleOperation` if the request was settled; `Busy` as of [`LockTable::lock`].
     pub fn cancel(&self, session: SessionId, number: u64, settled: u64) -> FsResult<LockOutcome> {
         let mut inner = self.inner.lock();
         if let Some(Answer::Done(outcome)) = inner.admit(session, number, settled)? {

@@ -1,7 +1,7 @@
 //! The words of the lock table that go beyond [`dfs_common::lock`]: owners across sessions, what is held and what waits.
 
-use dfs_common::SessionId;
 use dfs_common::lock::{LockKind, LockOwner, LockRange, LockSpec, LockStyle};
+use dfs_common::{ErrorKind, FsError, FsResult, SessionId};
 use std::time::Instant;
 
 /// Who holds a lock: unique in the cluster.
@@ -48,6 +48,18 @@ impl Ask {
             range: lock.range,
             pid: lock.pid,
         }
+    }
+
+    /// # Errors
+    /// `Invalid` for a flock of a part.
+    pub(super) fn check(&self) -> FsResult<()> {
+        if self.owner.style == LockStyle::Flock && self.range != LockRange::WHOLE {
+            return Err(FsError::new(
+                ErrorKind::Invalid,
+                "a flock is always of the whole file",
+            ));
+        }
+        Ok(())
     }
 
     /// The lock, as the session of its owner names it.

@@ -198,6 +198,30 @@ pub(super) async fn styles_know_of_each_other_as_on_linux(kit: Kit) {
     refused(a.ask(3, part, AT_ONCE).await, ErrorKind::Invalid);
 }
 
+pub(super) async fn flock_of_another_kind_gives_up_the_old_one(kit: Kit) {
+    let (a, b, _other) = pair(&kit).await;
+    let (shared, exclusive) = (flock(1, Shared), flock(1, Exclusive));
+    let others = || a.test(exclusive);
+    a.take(1, shared).await;
+    b.take(1, shared).await;
+    b.told(2, exclusive, AT_ONCE, LockOutcome::Conflict).await;
+    assert_eq!(others().await, None, "after a conflict");
+    b.take(3, shared).await;
+    assert!(others().await.is_some());
+    b.told(4, exclusive, SHORT, LockOutcome::Waiting).await;
+    assert_eq!(others().await, None, "while it waits");
+    assert_eq!(b.cancel(4).await, Ok(LockOutcome::Cancelled));
+    assert_eq!(others().await, None, "after a cancellation");
+    // So two who upgrade do not wait for each other.
+    b.take(5, shared).await;
+    a.told(2, exclusive, SHORT, LockOutcome::Waiting).await;
+    b.told(6, exclusive, SHORT, LockOutcome::Waiting).await;
+    assert_eq!(a.outcome(2, exclusive).await, LockOutcome::Granted);
+    // Whoever waits comes in between when one is made weaker.
+    a.told(3, shared, AT_ONCE, LockOutcome::Conflict).await;
+    assert_eq!(b.outcome(6, exclusive).await, LockOutcome::Granted);
+}
+
 pub(super) async fn ranges_split_merge_and_are_told(kit: Kit) {
     let (a, b, _other) = pair(&kit).await;
     let asked = posix(1, Shared, 0, u64::MAX);
@@ -421,6 +445,15 @@ pub(super) async fn a_session_that_resumes_is_told_what_it_holds(kit: Kit) {
         kit.service.open_session(resume(true, &opened)).await,
         ErrorKind::Invalid,
     );
+    let mut part = resume(true, &[]);
+    part.locks.held = vec![LockDeclaration {
+        ino: b.ino,
+        lock: LockSpec {
+            range: range(0, 9),
+            ..flock(1, Shared)
+        },
+    }];
+    refused(kit.service.open_session(part).await, ErrorKind::Invalid);
     refused(b.ask(1, held, AT_ONCE).await, ErrorKind::StaleOperation);
     a.told(1, held, AT_ONCE, LockOutcome::Conflict).await;
     a.take(2, posix(1, Exclusive, 10, 14)).await;

@@ -77,6 +77,7 @@ const CHECKS: &[Check] = checks![Kit:
     xattrs::limits_are_kept,
     locks::exclusive_locks_exclude_and_shared_ones_share,
     locks::styles_know_of_each_other_as_on_linux,
+    locks::flock_of_another_kind_gives_up_the_old_one,
     locks::ranges_split_merge_and_are_told,
     locks::waits_are_served_in_order_and_keep_their_place,
     locks::a_poll_ends_with_its_request,

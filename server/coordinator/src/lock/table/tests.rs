@@ -1,5 +1,5 @@
 use super::*;
-use dfs_common::limits::SESSION_LOCK_REQUESTS_MAX;
+use dfs_common::limits::{SESSION_LOCK_OUTCOMES_MAX, SESSION_LOCK_REQUESTS_MAX};
 use dfs_common::lock::LockKind::{self, Exclusive, Shared};
 use dfs_common::lock::LockStyle;
 use rand::rngs::StdRng;
@@ -215,6 +215,154 @@ fn two_flocks_that_upgrade_do_not_wait_for_each_other() {
 }
 
 #[test]
+fn two_flocks_that_upgrade_during_the_grace_do_not_wait_for_each_other() {
+    let table = LockTable::default();
+    [A, B, C]
+        .into_iter()
+        .for_each(|session| table.begin_grace(session));
+    for session in [A, B] {
+        let declared = [(FILE, flock(session, Shared))];
+        assert!(table.declare(session, 1, &declared, true).unwrap().is_empty());
+    }
+    assert_eq!(ask(&table, FILE, 1, flock(A, Exclusive), true), None);
+    assert_eq!(ask(&table, FILE, 1, flock(B, Exclusive), true), None);
+    assert!(table.declare(C, 1, &[], true).unwrap().is_empty());
+    assert_eq!(
+        ask(&table, FILE, 1, flock(A, Exclusive), true),
+        Some(LockOutcome::Granted)
+    );
+    unlock(&table, 2, owner(A, LockStyle::Flock), LockRange::WHOLE);
+    assert_eq!(
+        ask(&table, FILE, 1, flock(B, Exclusive), true),
+        Some(LockOutcome::Granted)
+    );
+}
+
+#[test]
+fn flock_of_another_kind_gives_up_the_old_one_whatever_the_outcome() {
+    let table = table();
+    take(&table, 1, flock(B, Shared));
+    take(&table, 1, flock(A, Shared));
+    assert_eq!(
+        ask(&table, FILE, 2, flock(A, Exclusive), false),
+        Some(LockOutcome::Conflict)
+    );
+    assert_eq!(table.of_inode(FILE).0.len(), 1, "after a conflict");
+    take(&table, 3, flock(A, Shared));
+    assert_eq!(ask(&table, FILE, 4, flock(A, Exclusive), true), None);
+    assert_eq!(table.of_inode(FILE).0.len(), 1, "while it waits");
+    assert_eq!(table.cancel(A, 4, 0).unwrap(), LockOutcome::Cancelled);
+    assert_eq!(table.of_inode(FILE).0.len(), 1, "after a cancellation");
+    take(&table, 5, flock(A, Shared));
+    crowd(&table, 10, SESSION_LOCK_REQUESTS_MAX as u64 - 1);
+    assert_eq!(
+        ask(&table, FILE, 6, flock(A, Exclusive), true),
+        Some(LockOutcome::TooMany)
+    );
+    assert_eq!(
+        table.of_inode(FILE).0.len(),
+        1,
+        "when too many of its session wait"
+    );
+}
+
+#[test]
+fn flock_made_weaker_is_given_up_first_too() {
+    let table = table();
+    take(&table, 1, flock(A, Exclusive));
+    assert_eq!(ask(&table, FILE, 1, flock(B, Exclusive), true), None);
+    assert_eq!(
+        ask(&table, FILE, 2, flock(A, Shared), false),
+        Some(LockOutcome::Conflict),
+        "the one who waits comes in between"
+    );
+    assert_eq!(
+        ask(&table, FILE, 1, flock(B, Exclusive), true),
+        Some(LockOutcome::Granted)
+    );
+}
+
+#[test]
+fn flock_of_another_kind_gives_up_the_old_one_during_the_grace() {
+    let table = LockTable::default();
+    [A, C].into_iter().for_each(|session| table.begin_grace(session));
+    let declared = [(FILE, flock(A, Exclusive))];
+    assert!(table.declare(A, 0, &declared, true).unwrap().is_empty());
+    take(&table, 1, flock(A, Shared));
+    assert_eq!(
+        held(&table),
+        [(0, u64::MAX, Shared)],
+        "a weaker one takes its place at once"
+    );
+    let refused = table.inner.lock().lock(FILE, 2, 0, flock(A, Exclusive), false);
+    assert_eq!(refused.err().unwrap().kind(), ErrorKind::Unavailable);
+    assert!(held(&table).is_empty());
+    table.end(C);
+    take(&table, 2, flock(A, Exclusive));
+    assert_eq!(held(&table), [(0, u64::MAX, Exclusive)]);
+}
+
+/// Has so many other owners of A wait for bytes of OTHER that B has, under numbers from `number` on.
+fn crowd(table: &LockTable, number: u64, size: u64) {
+    assert_eq!(
+        ask(table, OTHER, 1_000_000, posix(B, Exclusive, 0, 0), false),
+        Some(LockOutcome::Granted)
+    );
+    for number in number..number + size {
+        let mut wanted = posix(A, Exclusive, 0, 0);
+        wanted.owner.number = number;
+        assert_eq!(ask(table, OTHER, number, wanted, true), None);
+    }
+}
+
+#[test]
+fn session_with_as_many_waits_as_it_may_have_goes_on_otherwise() {
+    let table = table();
+    let size = SESSION_LOCK_REQUESTS_MAX as u64;
+    take(&table, 1, posix(A, Exclusive, 0, 9));
+    crowd(&table, 10, size);
+    let next = 10 + size;
+    assert_eq!(
+        ask(&table, OTHER, next, posix(A, Exclusive, 0, 0), true),
+        Some(LockOutcome::TooMany)
+    );
+    assert_eq!(
+        ask(&table, OTHER, next + 1, posix(A, Exclusive, 0, 0), false),
+        Some(LockOutcome::Conflict)
+    );
+    take(&table, next + 2, posix(A, Exclusive, 20, 29));
+    unlock(&table, next + 3, owner(A, LockStyle::Process), LockRange::WHOLE);
+    assert!(held(&table).is_empty());
+    // The outcome of a wait counts until it is said to be known.
+    assert_eq!(table.cancel(A, 10, 0).unwrap(), LockOutcome::Cancelled);
+    let again = |number| ask(&table, OTHER, number, posix(A, Exclusive, 0, 0), true);
+    assert_eq!(again(next + 4), Some(LockOutcome::TooMany));
+    table.settle(A, next, &[10]).unwrap();
+    assert_eq!(again(next + 5), None);
+}
+
+#[test]
+fn session_that_settles_nothing_gets_no_new_locks_but_unlocks() {
+    let table = table();
+    let of = owner(A, LockStyle::Process);
+    let half = SESSION_LOCK_OUTCOMES_MAX as u64 / 2;
+    take(&table, 0, posix(A, Exclusive, 0, 9));
+    for number in 1..half {
+        take(&table, number, posix(A, Exclusive, 0, 9));
+    }
+    let refused = ask(&table, FILE, half, posix(A, Exclusive, 0, 9), false);
+    assert_eq!(refused, Some(LockOutcome::TooMany));
+    for number in half + 1..2 * half {
+        unlock(&table, number, of, LockRange::WHOLE);
+    }
+    assert!(held(&table).is_empty());
+    let refused = table.unlock(FILE, 2 * half, 0, of, LockRange::WHOLE).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Busy, "memory is bounded");
+    table.settle(A, 2 * half, &[]).unwrap();
+    take(&table, 2 * half, posix(A, Exclusive, 0, 9));
+}
+
+#[test]
 fn a_request_sent_again_or_late_changes_nothing() {
     let table = table();
     let of = owner(A, LockStyle::Process);
@@ -414,7 +562,63 @@ fn a_session_holds_a_bounded_number_of_locks() {
         }
     };
     assert_eq!(end, LockOutcome::TooMany);
-    assert!(number as usize <= SESSION_LOCKS_MAX);
+    assert_eq!(number as usize - 1, SESSION_LOCKS_MAX, "locks it has");
+}
+
+#[test]
+fn full_session_may_do_what_adds_no_lock() {
+    let table = table();
+    let mut mine = posix(A, Exclusive, 0, 9);
+    mine.owner.number = 77;
+    take(&table, 1, mine);
+    take(&table, 2, flock(A, Shared));
+    // Another program of the mount, on files of its own.
+    let mut number = 2;
+    let lock = |number: u64, place: u64| {
+        let wanted = posix(A, Shared, 2 * (place % 64), 2 * (place % 64));
+        let ino = Ino(100 + place / 64);
+        match table.inner.lock().lock(ino, number, number, wanted, false) {
+            Ok(Answer::Done(outcome)) => outcome,
+            _ => panic!("nobody else is there"),
+        }
+    };
+    loop {
+        number += 1;
+        if lock(number, number) != LockOutcome::Granted {
+            break;
+        }
+    }
+    assert_eq!(
+        number,
+        SESSION_LOCKS_MAX as u64 + 1,
+        "all that a session may have"
+    );
+    let unlock = |number, first, last| {
+        table
+            .unlock(FILE, number, 0, mine.owner, range(first, last))
+            .unwrap()
+    };
+    assert_eq!(unlock(100_001, 4, 5), LockOutcome::TooMany, "it would split");
+    assert_eq!(unlock(100_002, 8, 9), LockOutcome::Granted, "what is left is one");
+    assert_eq!(lock(100_003, 70), LockOutcome::Granted, "held already");
+    take(&table, 100_004, flock(A, Exclusive));
+    assert_eq!(unlock(100_005, 0, 7), LockOutcome::Granted, "all of it");
+    assert_eq!(lock(100_006, 1_000_000), LockOutcome::Granted);
+}
+
+#[test]
+fn flock_of_a_part_is_not_declared() {
+    let table = LockTable::default();
+    table.begin_grace(A);
+    let part = Ask {
+        range: range(0, 9),
+        ..flock(A, Shared)
+    };
+    let declared = [(OTHER, flock(A, Shared)), (FILE, part)];
+    let refused = table.declare(A, 0, &declared, true).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    assert!(table.inodes(Ino(0), 10).is_empty(), "nothing of it is taken");
+    assert!(table.declare(A, 0, &declared[..1], true).unwrap().is_empty());
 }
 
 #[tokio::test]
