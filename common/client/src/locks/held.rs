@@ -28,11 +28,14 @@ impl HeldLocks {
     }
 
     /// A flock of another kind is about to be asked for: the coordinator gives up the one that its owner has, whatever comes of that.
-    pub(super) fn forget_other_kind(&mut self, ino: Ino, lock: &LockSpec) {
+    /// True if there was one.
+    pub(super) fn forget_other_kind(&mut self, ino: Ino, lock: &LockSpec) -> bool {
         let has = |held: &Held| held.lock.owner == lock.owner && held.lock.kind != lock.kind;
-        if !self.owners(ino, has).is_empty() {
+        let had = !self.owners(ino, has).is_empty();
+        if had {
             self.cut(ino, lock.owner, LockRange::WHOLE);
         }
+        had
     }
 
     /// Takes `range` out of what `owner` has. Answers what it had of the inode before.

@@ -146,18 +146,36 @@ impl Inner {
         through: FileHandle,
         lock: LockSpec,
         wait: bool,
-        mut interrupted: Pin<&mut impl Future<Output = ()>>,
+        interrupted: Pin<&mut impl Future<Output = ()>>,
     ) -> FsResult<()> {
         let ino = open.file.ino;
+        let forgotten = lock.owner.style == LockStyle::Flock
+            && self.locks.state.lock().held.forget_other_kind(ino, &lock);
+        let asked = self.ask_until_told(ino, through, lock, wait, interrupted).await;
+        if let Err(error) = &asked
+            && forgotten
+            && !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TooManyLocks)
+        {
+            // If the request never arrived, the coordinator has the old one still.
+            self.tell_unlock(ino, lock.owner, LockRange::WHOLE).await?;
+        }
+        asked
+    }
+
+    async fn ask_until_told(
+        &self,
+        ino: Ino,
+        through: FileHandle,
+        lock: LockSpec,
+        wait: bool,
+        mut interrupted: Pin<&mut impl Future<Output = ()>>,
+    ) -> FsResult<()> {
         let held = Held { lock, through };
         let mut attempts = self.attempts(What::of("lock", ino));
         let mut request = Request::new(&self.locks, wait);
         // The oldest waits have one until their end, so that the next one to be granted hears of it at once.
         let mut turn = None;
         let mut next_turn = pin!(self.locks.polls.acquire());
-        if lock.owner.style == LockStyle::Flock {
-            self.locks.state.lock().held.forget_other_kind(ino, &lock);
-        }
         loop {
             let declarations = self.locks.state.lock().declarations;
             let poll = async {
@@ -233,19 +251,25 @@ impl Inner {
         if !before.iter().any(|held| held.lock.range.overlaps(range)) {
             return Ok(());
         }
+        let generation = self.locks.state.lock().generation;
+        let told = self.tell_unlock(ino, owner, range).await;
+        let mut state = self.locks.state.lock();
+        if told.is_err() && state.generation == generation {
+            state.held.restore(ino, owner, before);
+        }
+        told
+    }
+
+    /// Tells the coordinator of an unlock.
+    async fn tell_unlock(&self, ino: Ino, owner: LockOwner, range: LockRange) -> FsResult<()> {
         let request = Request::new(&self.locks, false);
         let mut attempts = self.attempts(What::of("unlock", ino));
         let call = |identity, ticket| self.metadata.unlock(identity, ticket, ino, owner, range);
-        let error = match self.ask_once(&request, &mut attempts, call).await {
-            Ok(Told::Outcome(LockOutcome::TooMany)) => refusal(LockOutcome::TooMany),
+        match self.ask_once(&request, &mut attempts, call).await? {
+            Told::Outcome(LockOutcome::TooMany) => Err(refusal(LockOutcome::TooMany)),
             // With a session its locks are gone too.
-            Ok(_) => return Ok(()),
-            Err(error) => error,
-        };
-        if let Some(mut state) = request.state() {
-            state.held.restore(ino, owner, before);
+            Told::Outcome(_) | Told::SessionGone | Told::Forgotten => Ok(()),
         }
-        Err(error)
     }
 }
 

@@ -105,6 +105,36 @@ async fn wait_that_is_interrupted_holds_nothing_and_one_that_is_granted_just_bef
 }
 
 #[tokio::test]
+async fn flock_that_was_to_be_converted_is_held_by_nobody_if_that_was_never_asked() {
+    let rig = Rig::new();
+    let [(one, first), (two, second)] = two(&rig).await;
+    let flock = |number, kind| {
+        let mut lock = exclusive(number);
+        lock.owner.style = LockStyle::Flock;
+        LockSpec { kind, ..lock }
+    };
+    one.lock(first, flock(1, LockKind::Shared), false, pending())
+        .await
+        .unwrap();
+    // The conversion never arrives, and the program is interrupted.
+    rig.metadata_faults.replace(|attempt| match attempt.method {
+        "lock" => Fault::LoseRequest,
+        _ => Fault::None,
+    });
+    let before = rig.metadata_faults.calls("lock");
+    let faults = rig.metadata_faults.clone();
+    let interrupted = async move { until("it was asked", || faults.calls("lock") > before).await };
+    let outcome = one
+        .lock(first, flock(1, LockKind::Exclusive), true, interrupted)
+        .await;
+    assert_eq!(kind(outcome), Some(ErrorKind::Interrupted));
+    rig.metadata_faults.replace(|_| Fault::None);
+    two.lock(second, flock(2, LockKind::Exclusive), false, pending())
+        .await
+        .expect("the old one was given up");
+}
+
+#[tokio::test]
 async fn more_waits_than_polls_all_get_their_turn() {
     let rig = Rig::new();
     let [(one, first), (two, second)] = two(&rig).await;
