@@ -164,11 +164,16 @@ async fn more_waits_than_polls_all_get_their_turn() {
 #[tokio::test]
 async fn outcomes_of_short_waits_are_not_kept_for_ever() {
     let rig = Rig::new();
-    let [(one, first), _] = two(&rig).await;
-    for _ in 0..SESSION_LOCK_REQUESTS_MAX + 10 {
-        lock(&one, first, 1).await.unwrap();
-        unlock(&one, first, 1).await.unwrap();
-    }
+    let [(one, first), (two, second)] = two(&rig).await;
+    // Each waits for the other nearly every time.
+    let takes_turns = |client: Client, handle| async move {
+        for _ in 0..SESSION_LOCK_REQUESTS_MAX + 100 {
+            lock(&client, handle, 1).await.unwrap();
+            tokio::task::yield_now().await;
+            unlock(&client, handle, 1).await.unwrap();
+        }
+    };
+    tokio::join!(takes_turns(one, first), takes_turns(two, second));
 }
 
 #[tokio::test]
