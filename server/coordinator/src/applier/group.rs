@@ -226,9 +226,15 @@ impl Group {
                     QuotaStep::OpenEdge => namespace::quota::open_edge(txn, ino).map(|()| false),
                     QuotaStep::Set(quota) => namespace::quota::set(txn, ino, quota).map(|()| false),
                 });
-                failpoint::reach(Failpoint::SetQuotaAfterApply);
-                answer_after(reply, result, |_| {
-                    failpoint::reach(Failpoint::SetQuotaAfterCommit);
+                // The other steps only prepare it.
+                let sets = matches!(step, QuotaStep::Set(_));
+                if sets {
+                    failpoint::reach(Failpoint::SetQuotaAfterApply);
+                }
+                answer_after(reply, result, move |_| {
+                    if sets {
+                        failpoint::reach(Failpoint::SetQuotaAfterCommit);
+                    }
                 })
             }
             Command::SetDurability { durability, reply } => {
