@@ -19,8 +19,6 @@ try:
 except OSError as error:
     print(type(error).__name__, flush=True)
 sys.stdin.readline()
-if mode == 'fork':
-    os.close(file)
 ";
 
 /// The program.

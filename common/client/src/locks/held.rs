@@ -30,8 +30,9 @@ impl HeldLocks {
     /// A flock of another kind is about to be asked for: the coordinator gives up the one that its owner has, whatever comes of that.
     /// True if there was one.
     pub(super) fn forget_other_kind(&mut self, ino: Ino, lock: &LockSpec) -> bool {
-        let has = |held: &Held| held.lock.owner == lock.owner && held.lock.kind != lock.kind;
-        let had = !self.owners(ino, has).is_empty();
+        let had = self.any(ino, |held| {
+            held.lock.owner == lock.owner && held.lock.kind != lock.kind
+        });
         if had {
             self.cut(ino, lock.owner, LockRange::WHOLE);
         }
@@ -99,10 +100,9 @@ impl HeldLocks {
         before
     }
 
-    /// True if something of the inode is held through an open file.
-    pub(super) fn is_through(&self, ino: Ino, handle: FileHandle) -> bool {
-        let mut held = self.by_inode.get(&ino).into_iter().flatten();
-        held.any(|held| held.through == handle)
+    /// True if there is a lock of the inode of which `of` says yes.
+    pub(super) fn any(&self, ino: Ino, of: impl Fn(&Held) -> bool) -> bool {
+        self.by_inode.get(&ino).is_some_and(|held| held.iter().any(of))
     }
 
     /// Forgets what is held through an open file.
@@ -203,7 +203,8 @@ mod tests {
             .map(|held| held.through)
             .collect();
         assert_eq!(through, [FileHandle(2)]);
-        assert!(locks.is_through(INO, FileHandle(1)) && !locks.is_through(INO, FileHandle(2)));
+        let is_through = |handle| locks.any(INO, |held| held.through == handle);
+        assert!(is_through(FileHandle(1)) && !is_through(FileHandle(2)));
         assert_eq!(ranges(&locks, 1), [(0, 9)]);
         assert_eq!(locks.clear().len(), 1);
         assert!(locks.declarations().is_empty());

@@ -38,8 +38,8 @@ struct State {
     generation: u64,
     numbers: LockNumbers,
     held: HeldLocks,
-    /// Grows when a declaration of what is held begins and when it ends: odd while one is under way.
-    declarations: u64,
+    /// Grows when the session begins to be resumed, which declares what is held, and when that ends: odd while it is under way.
+    resumes: u64,
     /// What was lost, and not given up since.
     lost: HeldLocks,
 }
@@ -70,7 +70,7 @@ pub(crate) struct Declaring<'a>(&'a Locks);
 
 impl Drop for Declaring<'_> {
     fn drop(&mut self) {
-        self.0.state.lock().declarations += 1;
+        self.0.state.lock().resumes += 1;
     }
 }
 
@@ -139,7 +139,7 @@ impl Client {
             |held: &Held| held.lock.owner.style == LockStyle::Process && held.lock.owner.number == number;
         inner.table.get(handle).is_ok_and(|open| {
             let state = inner.locks.state.lock();
-            let any = |locks: &HeldLocks| !locks.owners(open.file.ino, is_owner).is_empty();
+            let any = |locks: &HeldLocks| locks.any(open.file.ino, is_owner);
             any(&state.held) || any(&state.lost)
         })
     }
@@ -162,14 +162,8 @@ impl Client {
 impl Inner {
     /// Saves, then unlocks.
     async fn unlock(self: &Arc<Self>, file: &Arc<File>, owner: LockOwner, range: LockRange) -> FsResult<()> {
-        let any = !self
-            .locks
-            .state
-            .lock()
-            .held
-            .owners(file.ino, |held| held.lock.owner == owner)
-            .is_empty();
-        if !any {
+        let is_owner = |held: &Held| held.lock.owner == owner;
+        if !self.locks.state.lock().held.any(file.ino, is_owner) {
             return Ok(());
         }
         if let Err(error) = self.save(file).await {
@@ -202,7 +196,7 @@ impl Inner {
     fn forgive(&self, ino: Ino, owner: LockOwner, range: LockRange) {
         let mut state = self.locks.state.lock();
         for given_up in state.lost.cut(ino, owner, range) {
-            if !state.lost.is_through(ino, given_up.through) {
+            if !state.lost.any(ino, |lost| lost.through == given_up.through) {
                 self.table.fail_locks(&[given_up.through], false);
             }
         }
@@ -239,7 +233,7 @@ impl Inner {
 impl Locks {
     /// Begins to resume the session.
     pub(crate) fn declaring(&self) -> Declaring<'_> {
-        self.state.lock().declarations += 1;
+        self.state.lock().resumes += 1;
         Declaring(self)
     }
 

@@ -127,12 +127,12 @@ impl Inner {
     }
 
     /// Notes a grant. False if it may be of a coordinator that has forgotten it, or of a session that is gone: to be asked
-    /// for again. `declarations`: their count when it was asked for.
-    fn note_grant(&self, request: &Request<'_>, declarations: u64, ino: Ino, held: Held) -> bool {
+    /// for again. `resumes`: their count when it was asked for.
+    fn note_grant(&self, request: &Request<'_>, resumes: u64, ino: Ino, held: Held) -> bool {
         let Some(mut state) = request.state() else {
             return false;
         };
-        let sure = state.declarations == declarations && declarations.is_multiple_of(2);
+        let sure = state.resumes == resumes && resumes.is_multiple_of(2);
         if sure {
             state.held.put(ino, held);
         }
@@ -177,7 +177,7 @@ impl Inner {
         let mut turn = None;
         let mut next_turn = pin!(self.locks.polls.acquire());
         loop {
-            let declarations = self.locks.state.lock().declarations;
+            let resumes = self.locks.state.lock().resumes;
             let poll = async {
                 let mut first = None;
                 if wait && !request.waits {
@@ -210,7 +210,7 @@ impl Inner {
             match told {
                 Told::Outcome(LockOutcome::Waiting) => request.waits(),
                 Told::Outcome(LockOutcome::Granted) => {
-                    if self.note_grant(&request, declarations, ino, held) {
+                    if self.note_grant(&request, resumes, ino, held) {
                         return Ok(());
                     }
                     tokio::time::sleep(PAUSE).await;
@@ -230,11 +230,11 @@ impl Inner {
     async fn cancel_lock(&self, request: &Request<'_>, ino: Ino, held: Held) -> FsResult<()> {
         let mut attempts = self.attempts(What::of("cancel_lock", ino));
         loop {
-            let declarations = self.locks.state.lock().declarations;
+            let resumes = self.locks.state.lock().resumes;
             let call = |identity, ticket| self.metadata.cancel_lock(identity, ticket);
             match self.ask_once(request, &mut attempts, call).await? {
                 Told::Outcome(LockOutcome::Granted) => {
-                    if self.note_grant(request, declarations, ino, held) {
+                    if self.note_grant(request, resumes, ino, held) {
                         return Ok(());
                     }
                     tokio::time::sleep(PAUSE).await;

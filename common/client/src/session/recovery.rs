@@ -66,12 +66,16 @@ impl Inner {
     /// Declares what is open and locked, in as many requests as that takes.
     async fn resume(&self, identity: Identity) -> FsResult<(SessionGrant, Instant)> {
         self.until_answered(What::new("resuming the session"), async || {
-            let opened = self.table.declarations(&self.releases);
+            let mut opened = self.table.declarations(&self.releases);
             let mut lost = Vec::new();
             let mut epoch = None;
             for locks in self.locks.declarations() {
                 let last = !locks.more;
-                let opened = if last { opened.clone() } else { Vec::new() };
+                let opened = if last {
+                    std::mem::take(&mut opened)
+                } else {
+                    Vec::new()
+                };
                 let (mut grant, sent) = self.request(Some(identity), opened, locks).await?;
                 lost.append(&mut grant.lost_locks);
                 if epoch.is_some_and(|epoch| epoch != grant.coordinator_epoch) {

@@ -95,8 +95,7 @@ impl Inner {
 
     /// Takes note of what the session has settled. `Some`: the request of that number was here before.
     pub(super) fn admit(&mut self, id: SessionId, number: u64, settled: u64) -> FsResult<Option<Answer>> {
-        self.settle(id, settled)?;
-        let session = self.by_session.get_mut(&id).ok_or_else(|| ended(id))?;
+        let session = self.settle(id, settled)?;
         let outcome = session
             .outcomes
             .get(&number)
