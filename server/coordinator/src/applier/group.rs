@@ -85,16 +85,16 @@ impl Group {
         outcome.map(drop)
     }
 
-    /// Runs `change`; if it fails, nothing of it stays in the transaction.
+    /// Runs `change`, which is one operation; if it fails, nothing of it stays in the transaction. Not within another.
     fn whole<T>(
         &mut self,
         txn: &mut Txn<'_>,
         change: impl FnOnce(&mut Self, &mut Txn<'_>) -> FsResult<T>,
     ) -> FsResult<T> {
-        let savepoint = txn.savepoint();
+        let before = txn.begin();
         let result = change(self, txn);
         if result.is_err() {
-            txn.rollback_to(savepoint);
+            txn.rollback_to(before);
         }
         result
     }

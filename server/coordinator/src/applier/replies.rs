@@ -143,12 +143,12 @@ impl Replies {
         state.acknowledged_below = state.acknowledged_below.max(below.0);
         let below = state.acknowledged_below;
         let full = state.numbers.len() + BATCH_OPS_MAX > SESSION_REPLIES_MAX;
-        let trimmed: Vec<u64> = state.numbers.range(..below).copied().collect();
-        if trimmed.is_empty() || (trimmed.len() < TRIM_AT_LEAST && !full) {
+        let at_least = if full { 1 } else { TRIM_AT_LEAST };
+        if state.numbers.range(..below).nth(at_least - 1).is_none() {
             return Ok(());
         }
-        for number in trimmed {
-            state.numbers.remove(&number);
+        let kept = state.numbers.split_off(&below);
+        for number in std::mem::replace(&mut state.numbers, kept) {
             state.counted.remove(&number);
             txn.delete(keys::reply(session, OpNumber(number)));
         }

@@ -1,7 +1,7 @@
 //! A transaction: an overlay of changes over a store, which reads through it as if they were there already.
 //!
 //! Savepoints cost a number: what a change replaced in the overlay goes to an undo log, and rolling back plays the log
-//! backwards. Usage records are kept decoded: the operations of a group change those of the same few directories again and
+//! backwards, at most to the beginning of the operation. Usage records are kept decoded: the operations of a group change those of the same few directories again and
 //! again. Invariant: [`Txn::into_batch`] holds one change per key, exactly what the reads showed.
 
 use super::keys;
@@ -144,6 +144,12 @@ impl<'a> Txn<'a> {
         self.overlay.is_empty() && self.usage.is_empty()
     }
 
+    /// Begins an operation: what was changed before stays, and savepoints from before are over. Answers this moment.
+    pub fn begin(&mut self) -> Savepoint {
+        self.undo.clear();
+        self.savepoint()
+    }
+
     /// Remembers this moment.
     pub fn savepoint(&self) -> Savepoint {
         Savepoint(self.undo.len())
@@ -156,6 +162,10 @@ impl<'a> Txn<'a> {
 
     /// Takes back every change since `savepoint`.
     pub fn rollback_to(&mut self, savepoint: Savepoint) {
+        debug_assert!(
+            savepoint.0 <= self.undo.len(),
+            "a savepoint from before the operation"
+        );
         while self.undo.len() > savepoint.0 {
             match self.undo.pop() {
                 Some(Undo::Key(key, Some(value))) => drop(self.overlay.insert(key, value)),
@@ -280,6 +290,10 @@ mod tests {
         assert_eq!(txn.get(b"a").unwrap(), None);
         assert_eq!(txn.get(b"b").unwrap(), Some(bytes("1")));
         txn.rollback_to(outer);
+        assert_eq!(txn.get(b"a").unwrap(), Some(bytes("stored")));
+        let operation = txn.begin();
+        txn.delete(bytes("a"));
+        txn.rollback_to(operation);
         assert_eq!(txn.get(b"a").unwrap(), Some(bytes("stored")));
         assert_eq!(txn.into_batch().changes, [(bytes("b"), Some(bytes("1")))]);
     }

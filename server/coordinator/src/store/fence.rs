@@ -2,13 +2,14 @@
 //!
 //! Two things keep a second coordinator out. [`dfs_common::durable::DirLock`] refuses it on the same machine. Should the
 //! lock be lost all the same (the lock file deleted, a network file system without locks), the file `EPOCH` decides: each
-//! opener raises the number in it, durably, before its first commit, and every commit first reads the number back. The
+//! opener raises the number in it, durably, before its first commit, and every commit first sees that the file is still its own. The
 //! check and the commit are two steps, so the epoch alone leaves a window of one commit; the lock has none.
 
 use super::{MetaRead, MetaStore, WriteBatch};
 use bytes::Bytes;
 use dfs_common::{ErrorKind, FsError, FsResult, durable};
 use std::io::ErrorKind as IoErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,6 +21,27 @@ pub const FILE: &str = "EPOCH";
 pub struct Fence {
     path: PathBuf,
     epoch: u64,
+    /// The file as it was written: as long as it is this one, it need not be read.
+    written: FileState,
+}
+
+/// What tells a file from one that replaced it, and from itself after a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileState {
+    device: u64,
+    inode: u64,
+    changed: (i64, i64),
+}
+
+impl FileState {
+    fn of(path: &Path) -> std::io::Result<Self> {
+        let found = std::fs::metadata(path)?;
+        Ok(FileState {
+            device: found.dev(),
+            inode: found.ino(),
+            changed: (found.ctime(), found.ctime_nsec()),
+        })
+    }
 }
 
 impl Fence {
@@ -60,9 +82,13 @@ impl Fence {
     pub fn take(dir: &Path) -> FsResult<Self> {
         let epoch = Self::last(dir)?.unwrap_or(0) + 1;
         let path = dir.join("EPOCH");
-        durable::replace_file(&path, format!("{epoch}\n").as_bytes())
+        let written = durable::replace_file(&path, format!("{epoch}\n").as_bytes())
+            .and_then(|()| FileState::of(&path))
             .map_err(|error| FsError::from(error).context(format_args!("writing {}", path.display())))?;
-        Ok(Fence { path, epoch })
+        let fence = Fence { path, epoch, written };
+        // Another opener may have replaced it before it was looked at.
+        fence.read_back()?;
+        Ok(fence)
     }
 
     /// This opener's epoch, at least 1; grows with every opening of the directory.
@@ -73,6 +99,13 @@ impl Fence {
     /// # Errors
     /// `Io` if another opener raised the epoch, or the file is gone.
     pub fn check(&self) -> FsResult<()> {
+        match FileState::of(&self.path) {
+            Ok(now) if now == self.written => Ok(()),
+            _ => self.read_back(),
+        }
+    }
+
+    fn read_back(&self) -> FsResult<()> {
         let dir = self
             .path
             .parent()
@@ -158,6 +191,24 @@ mod tests {
         );
         second.commit(put(&[("b", "2")])).unwrap();
         assert_eq!(store.get(b"a").unwrap().unwrap(), "1");
+    }
+
+    #[test]
+    fn file_that_was_touched_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        let fence = Fence::take(dir.path()).unwrap();
+        let own = std::fs::read(&path).unwrap();
+        std::fs::write(dir.path().join("copy"), &own).unwrap();
+        std::fs::rename(dir.path().join("copy"), &path).unwrap();
+        fence.check().unwrap();
+        std::fs::write(dir.path().join("raised"), b"2\n").unwrap();
+        std::fs::rename(dir.path().join("raised"), &path).unwrap();
+        assert_eq!(fence.check().unwrap_err().kind(), ErrorKind::Io);
+        std::fs::write(&path, &own).unwrap();
+        fence.check().unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(fence.check().unwrap_err().kind(), ErrorKind::Io);
     }
 
     #[test]

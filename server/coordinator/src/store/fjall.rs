@@ -5,6 +5,7 @@
 //! uses a fjall snapshot: without one, a scan could see half of a batch that is being applied. What a crash left of its journals is looked at
 //! before fjall does ([`recovery`]).
 
+mod ahead;
 mod journal;
 mod recovery;
 mod synced;
@@ -12,6 +13,7 @@ mod synced;
 use super::{MetaRead, MetaStore, WriteBatch};
 use ::fjall::config::PartitioningPolicy;
 use ::fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
+use ahead::ZerosAhead;
 use bytes::Bytes;
 use dfs_common::{ErrorKind, FsError, FsResult};
 use parking_lot::Mutex;
@@ -23,8 +25,14 @@ use synced::SyncedMark;
 /// Bytes that gather in memory before they are written as a table. fjall holds writers up at five of them, so five times this, and what a skip
 /// list takes beside, is what writing costs in memory; a restart replays as much.
 const MEMTABLE_BYTES_MAX: u64 = 8 << 20;
+/// Threads that flush and compact. The first of fjall's only flushes, and puts each compaction that it is given back in the queue: with one other
+/// it does so without a pause, on a processor of its own, for as long as the other one compacts. The third takes those, and finds nothing to do.
+const WORKERS: usize = 3;
 /// Journal files kept on disk at most.
 const JOURNAL_BYTES_MAX: u64 = 256 << 20;
+
+/// `fdatasync`: content, and of the file's own data what it takes to read that. Times are not worth a commit of the file system's journal.
+const SYNC: PersistMode = PersistMode::SyncData;
 
 /// How long opening waits for fjall's lock, and between two attempts.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
@@ -35,8 +43,13 @@ pub struct FjallStore {
     // Declared before the database: handles go first when the store is dropped.
     meta: Keyspace,
     database: Database,
-    /// Also the right to write: numbers of batches are known to whoever has it.
-    mark: Mutex<SyncedMark>,
+    journal: Mutex<Journal>,
+}
+
+/// What goes with the journal. Also the right to write: numbers of batches are known to whoever has it.
+struct Journal {
+    mark: SyncedMark,
+    ahead: ZerosAhead,
 }
 
 /// Keeps others out while the journals are looked at. fjall takes the same lock then, and whoever has it first looks first.
@@ -78,6 +91,7 @@ impl FjallStore {
         let database = Database::builder(dir)
             .cache_size(cache_bytes)
             .max_journaling_size(JOURNAL_BYTES_MAX)
+            .worker_threads(WORKERS)
             .open()
             .map_err(|error| failure("opening", error))?;
         let meta = database
@@ -94,7 +108,10 @@ impl FjallStore {
         Ok(FjallStore {
             meta,
             database,
-            mark: Mutex::new(mark),
+            journal: Mutex::new(Journal {
+                mark,
+                ahead: ZerosAhead::new(dir),
+            }),
         })
     }
 
@@ -156,7 +173,8 @@ impl FjallStore {
                 _ => self.persist(),
             };
         }
-        let mut mark = self.mark.lock();
+        let mut journal = self.journal.lock();
+        journal.ahead.before(journal::bytes_of(&batch));
         let mut writes = self.database.batch().durability(Some(mode));
         if mode == PersistMode::Buffer {
             // Never there: only the journal tells of it.
@@ -172,9 +190,9 @@ impl FjallStore {
         // fjall may take numbers for itself meanwhile, so the batch's own is this one or a later one.
         let seqno = self.database.seqno();
         writes.commit().map_err(|error| failure("writing", error))?;
-        mark.written(seqno);
+        journal.mark.written(seqno);
         if mode != PersistMode::Buffer {
-            mark.synced();
+            journal.mark.synced();
         }
         Ok(())
     }
@@ -182,16 +200,16 @@ impl FjallStore {
 
 impl MetaStore for FjallStore {
     fn commit(&self, batch: WriteBatch) -> FsResult<()> {
-        self.write(batch, PersistMode::SyncAll)
+        self.write(batch, SYNC)
     }
     fn commit_unsynced(&self, batch: WriteBatch) -> FsResult<()> {
         self.write(batch, PersistMode::Buffer)
     }
     fn persist(&self) -> FsResult<()> {
-        let mut mark = self.mark.lock();
-        let synced = self.database.persist(PersistMode::SyncAll);
+        let mut journal = self.journal.lock();
+        let synced = self.database.persist(SYNC);
         synced.map_err(|error| failure("syncing", error))?;
-        mark.synced();
+        journal.mark.synced();
         Ok(())
     }
     /// What is in memory goes into a table first, so that the journals before it can go.

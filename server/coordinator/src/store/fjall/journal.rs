@@ -5,6 +5,8 @@
 //! XXH3 of the items' bytes, four bytes of magic); all numbers little endian. Reads only what is in memory already, allocates nothing, and
 //! takes any bytes: what is not a batch is not one.
 
+use crate::store::WriteBatch;
+use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 const START: u8 = 1;
@@ -30,6 +32,17 @@ const SEARCH_WORK_MIN: u64 = 1 << 20;
 
 /// A key that never has a value. To delete it says of a batch that it is [`Batch::unsynced`].
 pub const UNSYNCED_KEY: &[u8] = b"\0unsynced";
+
+/// Bytes of a batch's start and end, and of an item beside its key and value.
+const BATCH_FRAME: usize = 26;
+const ITEM_FRAME: usize = 21;
+
+/// What `batch` takes in a journal, or a little more: large values are compressed.
+pub fn bytes_of(batch: &WriteBatch) -> u64 {
+    let item =
+        |(key, value): &(Bytes, Option<Bytes>)| ITEM_FRAME + key.len() + value.as_ref().map_or(0, Bytes::len);
+    (BATCH_FRAME + batch.changes.iter().map(item).sum::<usize>()) as u64
+}
 
 /// A whole batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

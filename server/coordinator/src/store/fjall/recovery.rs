@@ -129,7 +129,7 @@ impl Journal {
 }
 
 /// The journals in `dir`, oldest first. Names that fjall does not make are left to it.
-fn journals(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+pub fn journals(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;

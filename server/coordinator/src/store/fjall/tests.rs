@@ -415,3 +415,47 @@ fn compacting_gives_back_the_room_of_what_was_deleted() {
     let store = FjallStore::open(dir.path(), 8 << 20).unwrap();
     assert_eq!(store.scan(&[0], &[255], 10).unwrap(), [(key(0), value(0))]);
 }
+
+#[test]
+fn journal_has_blocks_ahead_and_they_are_never_in_the_way() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir().unwrap();
+    let journal = || dir.path().join("0.jnl");
+    let end = || {
+        let bytes = recovery::read_content(&journal()).unwrap();
+        let contents = journal::walk(&bytes, None);
+        assert_eq!(contents.whole_end, contents.content_end);
+        contents.whole_end as u64
+    };
+    let mut expected = BTreeMap::new();
+    for life in 0..3u64 {
+        let store = FjallStore::open(dir.path(), 8 << 20).unwrap();
+        let found: BTreeMap<Bytes, Bytes> = store.scan(b"", b"\xff", 1000).unwrap().into_iter().collect();
+        assert!(found == expected, "life {life}: other contents");
+        for (number, length) in [100, 5000, 300_000, 1, 900_000, 1_500_000, 2000]
+            .into_iter()
+            .enumerate()
+        {
+            let key = Bytes::from(format!("{life}/{number}"));
+            let value = Bytes::from(noise(number as u64, length));
+            expected.insert(key.clone(), value.clone());
+            let batch = WriteBatch {
+                changes: vec![(key, Some(value))],
+            };
+            match number % 3 {
+                0 => store.commit_unsynced(batch).unwrap(),
+                _ => store.commit(batch).unwrap(),
+            }
+            let file = std::fs::metadata(journal()).unwrap();
+            match life {
+                0 => assert!(file.blocks() * 512 >= end(), "{number}"),
+                // It is appended to: what is behind its end would be in the way.
+                _ => assert_eq!(file.len(), end(), "{life} {number}"),
+            }
+        }
+        if life == 0 {
+            let ahead = std::fs::metadata(journal()).unwrap().blocks() * 512 - end();
+            assert!((4096..4 << 20).contains(&ahead), "{ahead} bytes ahead");
+        }
+    }
+}
