@@ -50,6 +50,8 @@ binaries() {
 
 build_release() {
   find_cargo || die "cargo is missing: run scripts/install-deps"
+  [ -x "${CARGO_TARGET_DIR:-$repo/target}/release/dfs-server" ] ||
+    note "building a release: about five minutes the first time, with downloads; cargo says how far it is"
   (cd "$repo" && cargo build --release --bins -p dfs-server -p dfs-cli -p dfs-fuse)
 }
 

@@ -166,9 +166,19 @@ impl From<std::io::Error> for FsError {
         };
         FsError {
             kind,
-            message: error.to_string().into(),
+            message: reason(&error).into(),
         }
     }
+}
+
+/// What `error` says, without the system's number behind it: "Connection refused".
+pub fn reason(error: &std::io::Error) -> String {
+    let mut text = error.to_string();
+    if let Some(number) = error.raw_os_error() {
+        let words = text.strip_suffix(&format!(" (os error {number})")).map(str::len);
+        text.truncate(words.unwrap_or(text.len()));
+    }
+    text
 }
 
 impl fmt::Display for FsError {

@@ -63,22 +63,23 @@ fn dev_cluster_comes_up_loses_a_node_and_ends() {
 #[test]
 fn bench_measures_a_cluster_of_its_own_and_leaves_nothing() {
     let base = Base::new();
+    let tree = [
+        "tree_create",
+        "tree_walk_cold",
+        "tree_stat_random_cold",
+        "tree_remove",
+    ];
+    let workloads = [&["create", "rename", "unlink"], &tree[..]].concat();
     for durability in ["sync", "relaxed"] {
         let report = base.path().join(durability);
         let mut bench = script("bench");
-        bench.args([
-            "--quick",
-            "--only",
-            "create,rename,unlink",
-            "--durability",
-            durability,
-            "--json",
-        ]);
+        bench.args(["--quick", "--tree", "60", "--only", &workloads.join(",")]);
+        bench.args(["--durability", durability, "--json"]);
         bench.arg(&report).arg("--bin-dir").arg(Binaries::find().dir());
         run(bench.env("TMPDIR", base.path()), LIMIT);
         let report: serde_json::Value = serde_json::from_slice(&std::fs::read(report).unwrap()).unwrap();
         assert_eq!(report["durability"], durability);
-        for workload in ["create", "rename", "unlink"] {
+        for workload in &workloads {
             let rate = &report["workloads"][workload]["dfs"]["value"];
             assert!(
                 rate.as_f64().is_some_and(|rate| rate > 0.0),

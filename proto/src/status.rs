@@ -4,6 +4,7 @@
 //! failures that no DFS server made: those of the transport, whose outcome is unknown, become `Unavailable` or `TimedOut`.
 
 use crate::convert::bounded;
+use dfs_common::error::reason;
 use dfs_common::{ErrorKind, FsError};
 use std::error::Error;
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -44,7 +45,10 @@ fn cause(status: &Status) -> String {
     let mut text = status.message().to_string();
     let mut source = status.source();
     while let Some(error) = source {
-        text = error.to_string();
+        text = match error.downcast_ref() {
+            Some(error) => reason(error),
+            None => error.to_string(),
+        };
         source = error.source();
     }
     text

@@ -98,7 +98,7 @@ async fn start(role: &Role) -> FsResult<Running> {
 /// Adds what to do to the errors that administrators meet first.
 fn explain(error: FsError, listen: SocketAddr) -> FsError {
     let message = error.message();
-    if message.contains("Address already in use") || message.contains("os error 98") {
+    if message.contains("Address already in use") {
         return FsError::new(
             ErrorKind::Busy,
             format!(

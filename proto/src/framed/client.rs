@@ -8,6 +8,7 @@ use crate::framed::{PEER_SILENCE, PREFACE_DEADLINE};
 use crate::socket::{Peer, dial};
 use crate::v1;
 use bytes::Bytes;
+use dfs_common::error::reason;
 use dfs_common::limits::FRAMED_CALLS_MAX;
 use dfs_common::{ErrorKind, FsError, FsResult};
 use parking_lot::Mutex;
@@ -206,7 +207,7 @@ impl FramedClient {
         };
         let socket = dial(&self.peer)
             .await
-            .map_err(|error| unreachable(error.to_string()))?;
+            .map_err(|error| unreachable(reason(&error)))?;
         let writer = FrameWriter::new(socket);
         let mut reader = FrameReader::new();
         let greet = async {

@@ -22,7 +22,7 @@ Exit codes:
   0    everything was done
   1    some of it failed; standard error says what and why
   2    wrong usage, or no coordinator is known
-  3    the cluster cannot be reached, or did not answer within --timeout
+  3    the cluster cannot be reached, or did not answer within --timeout (start it, or check the address)
   4    the cluster answers, but is not healthy (`dfs status`, `dfs admin fsck`)
   5    problems of the file system are left, or files have lost content (`dfs admin fsck` only)
   130  interrupted (Ctrl-C); 143 ended by SIGTERM. Neither leaves a half copied file under its name
@@ -55,7 +55,7 @@ pub struct GlobalArgs {
     /// No progress bars and no notes on what is being waited for
     #[arg(long, short, global = true)]
     pub quiet: bool,
-    /// Patience with servers that cannot be reached, in seconds
+    /// Patience with servers that cannot be reached, in seconds; `status` and `admin` ask once, and say so at once
     #[arg(long, global = true, value_name = "SECS", default_value = "30", value_parser = seconds)]
     pub timeout: Duration,
 }

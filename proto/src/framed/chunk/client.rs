@@ -17,6 +17,7 @@ use bytes::Bytes;
 use dfs_common::buffer::Buffers;
 use dfs_common::capability::ChunkCapability;
 use dfs_common::chunk::ChunkDescription;
+use dfs_common::error::reason;
 use dfs_common::limits::WIRE_FRAME_BYTES;
 use dfs_common::piece::Piece;
 use dfs_common::service::{ChunkService, ChunkWritten, ContentHash, WriteChunk};
@@ -110,7 +111,9 @@ impl Shared {
                     format!("{} cannot be reached ({why})", self.peer.address),
                 )
             };
-            let socket = dial(&self.peer).await.map_err(|error| unreachable(&error))?;
+            let socket = dial(&self.peer)
+                .await
+                .map_err(|error| unreachable(&reason(&error)))?;
             // Whoever closes has its reply, or gave the transfer up.
             socket.reset_when_closed();
             let connection = Connection::new(socket);
