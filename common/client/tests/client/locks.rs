@@ -1,7 +1,7 @@
 //! Advisory locks: lost replies, interrupted and crowded waits, lost sessions.
 
 use crate::rig::*;
-use dfs_client::{Client, FileHandle};
+use dfs_client::{Client, FileHandle, Invalidation};
 use dfs_common::limits::{LOCK_POLLS_MAX, SESSION_LOCK_REQUESTS_MAX};
 use dfs_common::lock::{LockKind, LockOwner, LockRange, LockSpec, LockStyle};
 use dfs_common::{ErrorKind, FsResult, Ino};
@@ -174,6 +174,46 @@ async fn outcomes_of_short_waits_are_not_kept_for_ever() {
         }
     };
     tokio::join!(takes_turns(one, first), takes_turns(two, second));
+}
+
+#[tokio::test]
+async fn nobody_who_locks_goes_on_before_older_pages_are_gone() {
+    let rig = Rig::new();
+    let [(one, first), (two, second)] = two(&rig).await;
+    let mut above = one.invalidations().unwrap();
+    put(&two, second, 0, b"new").await;
+    two.fsync(second).await.unwrap();
+    let locking: Vec<_> = (1..=3)
+        .map(|number| {
+            let one = one.clone();
+            let shared = LockSpec {
+                kind: LockKind::Shared,
+                ..exclusive(number)
+            };
+            tokio::spawn(async move { one.lock(first, shared, true, pending()).await })
+        })
+        .collect();
+    let mut barriers = Vec::new();
+    until("all are granted, and pages are to be dropped", || {
+        while let Ok(invalidation) = above.try_recv() {
+            barriers.extend(match invalidation {
+                Invalidation::Barrier(done) => Some(done),
+                _ => None,
+            });
+        }
+        !barriers.is_empty() && rig.metadata_faults.calls("lock") >= 3
+    })
+    .await;
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    assert!(locking.iter().all(|locking| !locking.is_finished()));
+    drop(barriers);
+    let answering = tokio::spawn(async move { while above.recv().await.is_some() {} });
+    for locking in locking {
+        locking.await.unwrap().unwrap();
+    }
+    answering.abort();
 }
 
 #[tokio::test]
