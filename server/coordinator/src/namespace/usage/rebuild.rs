@@ -165,6 +165,7 @@ impl Home {
 
 /// Of each inode's names the first in the order of the store becomes its home.
 fn choose_homes(read: &dyn MetaRead, mut each: impl FnMut(Home) -> FsResult<()>) -> FsResult<()> {
+    // Of inodes with several names: those with one have nothing to remember.
     let mut placed = HashSet::new();
     stored::for_each(read, keys::dentries(), |key, value| {
         let entry = dentry::decode(value)?;
@@ -176,7 +177,7 @@ fn choose_homes(read: &dyn MetaRead, mut each: impl FnMut(Home) -> FsResult<()>)
         let Some(mut inode) = Inode::find(read, entry.ino)?.filter(|inode| !inode.is_directory()) else {
             return Ok(());
         };
-        if !placed.insert(entry.ino) {
+        if inode.attr.nlink > 1 && !placed.insert(entry.ino) {
             return each(Home::Further(keys::link(entry.ino, parent, entry.cursor)));
         }
         if inode.parent != parent {
