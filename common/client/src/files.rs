@@ -40,6 +40,7 @@ impl Client {
         flags: OpenFlags,
     ) -> FsResult<Created> {
         let inner = self.inner();
+        let listed = inner.table.listed();
         let op = Operation::Create {
             parent,
             name: name.clone(),
@@ -56,6 +57,7 @@ impl Client {
             other => return Err(unexpected(&other)),
         };
         let opened = inner.attach(caller, attr, None, !existed, flags);
+        self.declared(opened.handle, listed).await?;
         let opened = match existed {
             true => self.truncated(caller, opened, flags).await?,
             false => opened,
@@ -75,6 +77,7 @@ impl Client {
     /// Those of open(2); `Stale` if the inode is gone.
     pub async fn open(&self, caller: &Caller, ino: Ino, flags: OpenFlags) -> FsResult<OpenedFile> {
         let inner = self.inner();
+        let listed = inner.table.listed();
         let ask = |identity| {
             inner
                 .metadata
@@ -82,7 +85,17 @@ impl Client {
         };
         let opened = inner.call(What::of("open", ino), ask).await?;
         let opened = inner.attach(caller, opened.attr, Some(opened.extents), false, flags);
+        self.declared(opened.handle, listed).await?;
         self.truncated(caller, opened, flags).await
+    }
+
+    /// Sees to it that the coordinator counts the open that came into the table just now.
+    async fn declared(&self, handle: FileHandle, listed: u64) -> FsResult<()> {
+        let declared = self.inner().declare_since(listed).await;
+        if declared.is_err() {
+            self.release(handle).await;
+        }
+        declared
     }
 
     /// Does what O_TRUNC asks for with a file that was there: its times change even if it was empty.
@@ -207,16 +220,19 @@ impl Client {
     pub async fn release(&self, handle: FileHandle) {
         let inner = self.inner();
         let number = handle;
-        let Some(handle) = inner.table.remove(handle) else {
-            return;
-        };
-        inner.unlock_released(number, handle.file.ino);
-        let unsaved = {
+        let (handle, unsaved) = {
+            let _moving = inner.table.moving();
+            let Some(handle) = inner.table.remove(handle) else {
+                return;
+            };
             let mut state = handle.file.state.lock();
             state.handles -= 1;
             state.releases += usize::from(!handle.stale.load(Ordering::SeqCst));
-            state.handles == 0 && state.is_dirty()
+            let unsaved = state.handles == 0 && state.is_dirty();
+            drop(state);
+            (handle, unsaved)
         };
+        inner.unlock_released(number, handle.file.ino);
         if !unsaved {
             inner.finish(&handle.file);
             return;
@@ -313,6 +329,7 @@ impl Inner {
 
     /// Nothing may be left to do for the file: queues its releases and forgets it.
     pub(crate) fn finish(&self, file: &Arc<File>) {
+        let moving = self.table.moving();
         let releases = {
             let mut state = file.state.lock();
             if state.handles == 0 && state.is_dirty() {
@@ -323,6 +340,7 @@ impl Inner {
         for _ in 0..releases {
             self.releases.push(file.ino);
         }
+        drop(moving);
         if let Some((attr, foreign)) = self.table.forget_unused(file) {
             self.pages
                 .closed(file.ino, (!foreign).then_some(attr.map_version));

@@ -9,7 +9,7 @@ use crate::types::FileHandle;
 use dfs_common::attr::Attr;
 use dfs_common::session::OpenDeclaration;
 use dfs_common::{ErrorKind, FsError, FsResult, Ino};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +20,14 @@ pub(crate) struct Table {
     next: AtomicU64,
     handles: RwLock<HashMap<u64, Arc<Handle>>>,
     files: Mutex<HashMap<Ino, Arc<File>>>,
+    moving: Mutex<Moving>,
+}
+
+/// The right to take an open from one of handles, inodes and releases to the next: declared is each of them once.
+#[derive(Default)]
+pub(crate) struct Moving {
+    /// Times that the open files were listed for a session.
+    listed: u64,
 }
 
 impl Table {
@@ -81,6 +89,12 @@ impl Table {
         self.files.lock().values().cloned().collect()
     }
 
+    /// Every open handle, to be opened in a new session.
+    pub(crate) fn handles_to_open(&self) -> Vec<Arc<Handle>> {
+        self.moving.lock().listed += 1;
+        self.handles()
+    }
+
     /// Every open handle.
     pub(crate) fn handles(&self) -> Vec<Arc<Handle>> {
         self.handles.read().values().cloned().collect()
@@ -94,14 +108,27 @@ impl Table {
         }
     }
 
-    /// What a resumed session declares: one entry per open, those included whose release was not sent yet.
+    /// Taken while an open moves.
+    pub(crate) fn moving(&self) -> MutexGuard<'_, Moving> {
+        self.moving.lock()
+    }
+
+    /// How often the open files were listed for a session. An open that the coordinator counted before such a list and that came into the table
+    /// after it may be counted nowhere.
+    pub(crate) fn listed(&self) -> u64 {
+        self.moving.lock().listed
+    }
+
+    /// What a resumed session declares: one entry per open, those included of whose release no outcome is known yet.
     pub(crate) fn declarations(&self, releases: &Releases) -> Vec<OpenDeclaration> {
         let closing = |ino| OpenDeclaration {
             ino,
             read: true,
             write: false,
         };
-        let mut opened: Vec<OpenDeclaration> = releases.pending().into_iter().map(closing).collect();
+        let mut moving = self.moving.lock();
+        moving.listed += 1;
+        let mut opened: Vec<OpenDeclaration> = releases.unconfirmed().into_iter().map(closing).collect();
         for handle in self.handles.read().values() {
             opened.push(OpenDeclaration {
                 ino: handle.file.ino,

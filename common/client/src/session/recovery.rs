@@ -102,9 +102,27 @@ impl Inner {
     pub(crate) async fn recover(&self, stamp: u64) -> FsResult<()> {
         let _one = self.session.recovering.lock().await;
         let live = self.session.live();
-        if live.stamp != stamp {
+        match live.stamp == stamp {
+            true => self.resume_or_begin_again(&live).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Declares what is open once more, if it was listed for a session since `listed` ([`crate::table::Table::listed`]): a file that was opened
+    /// meanwhile may not have been on the list.
+    ///
+    /// # Errors
+    /// As [`Inner::recover`].
+    pub(crate) async fn declare_since(&self, listed: u64) -> FsResult<()> {
+        if self.table.listed() == listed {
             return Ok(());
         }
+        let _one = self.session.recovering.lock().await;
+        self.resume_or_begin_again(&self.session.live()).await
+    }
+
+    /// Resumes the session, or begins another one. By one task at a time.
+    async fn resume_or_begin_again(&self, live: &Live) -> FsResult<()> {
         if self.closing.load(Ordering::SeqCst) {
             return Err(FsError::new(ErrorKind::Unavailable, "the client was shut down"));
         }
@@ -115,7 +133,7 @@ impl Inner {
                 self.table.fail_locks(&failed, true);
                 tracing::info!(session = %live.identity.session, "session resumed");
                 self.leased.lost();
-                self.look_back(&live, &grant).await?;
+                self.look_back(live, &grant).await?;
                 *self.session.live.write() = Live::new(&grant, sent, live.generation, live.stamp + 1);
                 return Ok(());
             }
@@ -126,7 +144,7 @@ impl Inner {
         }
         // A new session may be lost again while files are opened in it.
         for _ in 0..CATCH_UP_MAX {
-            match self.begin_again(&live).await {
+            match self.begin_again(live).await {
                 Err(error) if error.kind() == ErrorKind::SessionFenced => {
                     tracing::warn!(%error, "the new session is gone already: opening another one");
                 }
@@ -251,7 +269,7 @@ impl Inner {
     /// # Errors
     /// `SessionFenced` if the session is gone.
     async fn open_again(&self, identity: Identity) -> FsResult<()> {
-        for handle in self.table.handles() {
+        for handle in self.table.handles_to_open() {
             let ino = handle.file.ino;
             let what = What::of("opening again", ino);
             let open = || {

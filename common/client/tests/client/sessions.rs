@@ -1,6 +1,7 @@
 //! Sessions: lost replies, servers that are away, fencing, patience, the end.
 
 use crate::rig::*;
+use dfs_common::attr::SetAttr;
 use dfs_common::{ErrorKind, Ino};
 use dfs_testkit::faults::Fault;
 use std::time::Duration;
@@ -306,4 +307,84 @@ async fn open_files_outlive_a_second_restart_while_the_client_looks_back() {
     assert_ne!(first.map_err(|error| error.kind()), Err(ErrorKind::Stale));
     client.fsync(handle).await.unwrap();
     assert_eq!(&get(&client, handle).await.unwrap()[..], b"data");
+}
+
+/// After the coordinator started again, this client has resumed its session, by a call of another kind.
+async fn restart(rig: &Rig, client: &dfs_client::Client) {
+    rig.cluster.metadata.restart();
+    client.statfs().await.unwrap();
+}
+
+#[tokio::test]
+async fn file_that_was_opened_while_the_coordinator_started_again_is_open() {
+    let rig = Rig::new();
+    let (client, other) = (rig.client().await, rig.client().await);
+    let (ino, handle) = make(&other, "old", WRITE).await;
+    other.release(handle).await;
+    until("nothing is open", || rig.cluster.metadata.open_files() == 0).await;
+    for method in ["open", "mutate"] {
+        // The answer is on its way when the session is resumed.
+        let before = rig.metadata_faults.calls(method);
+        rig.metadata_faults.replace(move |attempt| match attempt.method {
+            asked if asked == method && attempt.before == before => {
+                Fault::DelayReply(Duration::from_millis(300))
+            }
+            _ => Fault::None,
+        });
+        let opening = tokio::spawn({
+            let client = client.clone();
+            async move {
+                match method {
+                    "open" => (ino, open(&client, ino, WRITE).await),
+                    _ => make(&client, "new", WRITE).await,
+                }
+            }
+        });
+        until("it is open", || rig.cluster.metadata.open_files() == 1).await;
+        restart(&rig, &client).await;
+        let (ino, handle) = opening.await.unwrap();
+        assert_eq!(rig.cluster.metadata.open_files(), 1, "{method}");
+        let gone = if method == "open" { "old" } else { "new" };
+        other.unlink(&root(), Ino::ROOT, &name(gone)).await.unwrap();
+        let set = SetAttr {
+            size: Some(7),
+            ..SetAttr::default()
+        };
+        client
+            .setattr(&root(), ino, set, Some(handle))
+            .await
+            .expect(method);
+        client.release(handle).await;
+        until("it is closed", || rig.cluster.metadata.open_files() == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn release_that_arrives_after_a_restart_closes_nothing_else() {
+    let rig = Rig::new();
+    let client = rig.client().await;
+    let (ino, first) = make(&client, "file", WRITE).await;
+    let second = open(&client, ino, WRITE).await;
+    rig.metadata_faults.replace(|attempt| match attempt.method {
+        "release" if attempt.before == 0 => Fault::Delay(Duration::from_millis(300)),
+        _ => Fault::None,
+    });
+    client.release(first).await;
+    until("the release is under way", || {
+        rig.metadata_faults.calls("release") == 1
+    })
+    .await;
+    restart(&rig, &client).await;
+    assert_eq!(
+        rig.cluster.metadata.open_files(),
+        2,
+        "one of them is about to be closed"
+    );
+    until("the release arrived", || rig.cluster.metadata.open_files() == 1).await;
+    client.unlink(&root(), Ino::ROOT, &name("file")).await.unwrap();
+    put(&client, second, 0, b"still here").await;
+    client.fsync(second).await.unwrap();
+    assert_eq!(&get(&client, second).await.unwrap()[..], b"still here");
+    client.release(second).await;
+    until("all is closed", || rig.cluster.metadata.open_files() == 0).await;
 }

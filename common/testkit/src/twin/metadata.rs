@@ -71,6 +71,13 @@ impl TwinMetadata {
         (power.rollback_epoch, power.kept) = (epoch, kept);
     }
 
+    /// It starts again: sessions must be resumed, and have open what they declare. Nothing else is lost.
+    pub fn restart(&self) {
+        self.state.lock().restart();
+        self.lose_power(u64::MAX);
+        self.power.lock().rollback_epoch = 0;
+    }
+
     /// An empty file system (the root is root's, with mode 0755) whose grants lead to `chunks`.
     pub fn new(options: TwinOptions, chunks: Arc<TwinChunks>, clock: Arc<dyn Clock>) -> Self {
         let node = |(address, id): (String, u32)| NodeInfo {

@@ -27,6 +27,8 @@ pub(super) struct Session {
     secret: SessionSecret,
     renewed: Duration,
     pub(super) opens: BTreeMap<Ino, Open>,
+    /// Not since the last restart, otherwise: it may hold anything until it is.
+    pub(super) resumed: bool,
     replies: BTreeMap<u64, OpResult>,
     acknowledged_below: u64,
     /// Chunk sequence numbers below it were granted.
@@ -46,9 +48,17 @@ impl State {
         self.expire();
         self.forget_replaced();
         let session = self.sessions.get_mut(&identity.session).ok_or_else(fenced)?;
-        match session.epoch == identity.epoch && session.secret == identity.secret {
+        match session.epoch == identity.epoch && session.secret == identity.secret && session.resumed {
             true => Ok(session),
             false => Err(fenced()),
+        }
+    }
+
+    /// Of open files is known from now on what sessions declare when they are resumed, which they must be first.
+    pub(super) fn restart(&mut self) {
+        for session in self.sessions.values_mut() {
+            session.resumed = false;
+            session.opens.clear();
         }
     }
 
@@ -97,6 +107,8 @@ impl State {
         }
         let identity = match request.resume {
             Some(identity) => {
+                let known = self.sessions.get_mut(&identity.session).ok_or_else(fenced)?;
+                known.resumed |= known.epoch == identity.epoch && known.secret == identity.secret;
                 let session = self.session(&identity)?;
                 session.renewed = now;
                 session.declare(&request.opened);
@@ -112,6 +124,7 @@ impl State {
                     secret,
                     renewed: now,
                     opens: BTreeMap::new(),
+                    resumed: true,
                     replies: BTreeMap::new(),
                     acknowledged_below: 0,
                     granted_below: 0,

@@ -193,7 +193,7 @@ impl State {
             || self
                 .sessions
                 .values()
-                .any(|session| session.opens.contains_key(&ino));
+                .any(|session| !session.resumed || session.opens.contains_key(&ino));
         if self.replaced.contains_key(&ino) {
             self.pass_over_unless_open(ino);
         }
