@@ -28,6 +28,8 @@ pub(crate) struct Table {
 pub(crate) struct Moving {
     /// Times that the open files were listed for a session.
     listed: u64,
+    /// The last of these lists that a coordinator has.
+    known: u64,
 }
 
 impl Table {
@@ -117,6 +119,17 @@ impl Table {
     /// after it may be counted nowhere.
     pub(crate) fn listed(&self) -> u64 {
         self.moving.lock().listed
+    }
+
+    /// The coordinator has the last list.
+    pub(crate) fn list_is_known(&self) {
+        let mut moving = self.moving.lock();
+        moving.known = moving.listed;
+    }
+
+    /// True if the coordinator has a list that was made after the one of this number.
+    pub(crate) fn is_known_since(&self, listed: u64) -> bool {
+        self.moving.lock().known > listed
     }
 
     /// What a resumed session declares: one entry per open, those included of whose release no outcome is known yet.

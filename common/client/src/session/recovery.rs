@@ -108,21 +108,33 @@ impl Inner {
         }
     }
 
-    /// Declares what is open once more, if it was listed for a session since `listed` ([`crate::table::Table::listed`]): a file that was opened
-    /// meanwhile may not have been on the list.
+    /// To be called after a file that was opened came into the table. Declares what is open once more, if it was listed for a session since
+    /// `listed` ([`crate::table::Table::listed`], before the file was opened): that one may not have been on the list.
     ///
     /// # Errors
     /// As [`Inner::recover`].
     pub(crate) async fn declare_since(&self, listed: u64) -> FsResult<()> {
-        if self.table.listed() == listed {
+        let now = self.table.listed();
+        if now == listed {
             return Ok(());
         }
         let _one = self.session.recovering.lock().await;
-        self.resume_or_begin_again(&self.session.live()).await
+        match self.table.is_known_since(now) {
+            true => Ok(()),
+            false => self.resume_or_begin_again(&self.session.live()).await,
+        }
     }
 
     /// Resumes the session, or begins another one. By one task at a time.
     async fn resume_or_begin_again(&self, live: &Live) -> FsResult<()> {
+        let done = self.resume_or_begin(live).await;
+        if done.is_ok() {
+            self.table.list_is_known();
+        }
+        done
+    }
+
+    async fn resume_or_begin(&self, live: &Live) -> FsResult<()> {
         if self.closing.load(Ordering::SeqCst) {
             return Err(FsError::new(ErrorKind::Unavailable, "the client was shut down"));
         }

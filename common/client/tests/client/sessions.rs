@@ -360,6 +360,34 @@ async fn file_that_was_opened_while_the_coordinator_started_again_is_open() {
 }
 
 #[tokio::test]
+async fn many_files_that_are_opened_meanwhile_are_declared_together() {
+    let rig = Rig::new();
+    let client = rig.client().await;
+    let (ino, handle) = make(&client, "file", WRITE).await;
+    rig.metadata_faults.replace(move |attempt| match attempt.method {
+        "open" => Fault::DelayReply(Duration::from_millis(300)),
+        "open_session" => Fault::Delay(Duration::from_millis(20)),
+        _ => Fault::None,
+    });
+    let opening: Vec<_> = (0..50)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { open(&client, ino, WRITE).await })
+        })
+        .collect();
+    until("all are open", || rig.cluster.metadata.open_files() == 51).await;
+    let before = rig.metadata_faults.calls("open_session");
+    restart(&rig, &client).await;
+    for opening in opening {
+        client.release(opening.await.unwrap()).await;
+    }
+    client.release(handle).await;
+    let resumed = rig.metadata_faults.calls("open_session") - before;
+    assert!((2..=10).contains(&resumed), "{resumed}");
+    until("all are closed", || rig.cluster.metadata.open_files() == 0).await;
+}
+
+#[tokio::test]
 async fn release_that_arrives_after_a_restart_closes_nothing_else() {
     let rig = Rig::new();
     let client = rig.client().await;

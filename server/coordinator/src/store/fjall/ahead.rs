@@ -19,10 +19,9 @@ use std::path::{Path, PathBuf};
 /// Zeros written at once; between two looks at the journal.
 const STEP: u64 = 1 << 20;
 
-/// The active journal, and how far ahead it is filled.
+/// How far the active journal is filled ahead.
 pub struct ZerosAhead {
     dir: PathBuf,
-    active: Option<(PathBuf, File)>,
     /// Bytes of batches until it is looked at again.
     left: u64,
     failed: bool,
@@ -33,7 +32,6 @@ impl ZerosAhead {
     pub fn new(dir: &Path) -> Self {
         ZerosAhead {
             dir: dir.to_owned(),
-            active: None,
             left: 0,
             failed: false,
         }
@@ -56,22 +54,17 @@ impl ZerosAhead {
     }
 
     /// Fills the next holes of the active journal.
-    fn fill(&mut self) -> FsResult<()> {
-        let Some(newest) = recovery::journals(&self.dir)?.pop() else {
+    fn fill(&self) -> FsResult<()> {
+        let Some(active) = recovery::journals(&self.dir)?.pop() else {
             return Ok(());
         };
-        if self.active.as_ref().is_none_or(|(path, _)| *path != newest) {
-            let file = File::options().write(true).open(&newest)?;
-            self.active = Some((newest, file));
-        }
-        if let Some((_, file)) = &self.active {
-            fill_holes(file)?;
-        }
-        Ok(())
+        let file = File::options().read(true).write(true).open(active)?;
+        Ok(fill_holes(&file)?)
     }
 }
 
-/// Writes zeros from the first hole of `file` on, within its size.
+/// Writes zeros from the first hole of `file` on, within its size, if they are read there: a file system may take for a hole what it has not
+/// written to the disk yet.
 fn fill_holes(file: &File) -> io::Result<()> {
     let size = file.metadata()?.len();
     let hole = match lseek(file, 0, Whence::SeekHole) {
@@ -80,8 +73,14 @@ fn fill_holes(file: &File) -> io::Result<()> {
         Err(Errno::ENXIO) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    let zeros = vec![0; STEP.min(size.saturating_sub(hole)) as usize];
-    file.write_all_at(&zeros, hole)
+    let mut zeros = vec![0; STEP.min(size.saturating_sub(hole)) as usize];
+    file.read_exact_at(&mut zeros, hole)?;
+    match zeros.iter().all(|byte| *byte == 0) {
+        true => file.write_all_at(&zeros, hole),
+        false => Err(io::Error::other(
+            "the file system does not tell holes from content",
+        )),
+    }
 }
 
 #[cfg(test)]
