@@ -4,13 +4,17 @@
 
 use bytes::Bytes;
 use dfs_client::{Client, FileHandle, OpenFlags};
+use dfs_common::limits::CALL_DEADLINE;
 use dfs_common::name::Name;
 use dfs_common::session::Caller;
-use dfs_common::{ErrorKind, Ino};
+use dfs_common::{ErrorKind, Ino, SetAttr};
+use dfs_proto::socket::LocalSockets;
+use dfs_proto::{ChunkChannels, Transport};
 use dfs_testkit::cluster::InProcessCluster;
+use dfs_testkit::faults::{Fault, FaultPlan, FaultyMetadata};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const WRITE: OpenFlags = OpenFlags {
     read: true,
@@ -186,6 +190,49 @@ async fn unlinked_open_file_survives_the_coordinator_and_goes_with_its_last_clos
         .wait_status("the inode goes", |status| status.inodes == inodes)
         .await;
     assert_eq!(client.getattr(ino).await.unwrap_err().kind(), ErrorKind::Stale);
+    client.shutdown(Duration::from_secs(5)).await.unwrap();
+}
+
+/// A close that is on its way while the session is resumed must not take back, afterwards, the open that was declared then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn release_that_a_restart_overtakes_does_not_end_another_open_of_the_file() {
+    const LATE: Duration = Duration::from_secs(4);
+    let mut cluster = InProcessCluster::start(3).await;
+    let late = FaultPlan::new(|attempt| match attempt.method {
+        "release" => Fault::Delay(LATE),
+        _ => Fault::None,
+    });
+    let metadata = FaultyMetadata::new(cluster.metadata_over_frames(), late.clone());
+    let chunks = ChunkChannels::new(Transport::default(), CALL_DEADLINE, LocalSockets::default());
+    let client = Client::with_services(cluster.client_config(), Arc::new(metadata), Arc::new(chunks));
+    let client = client.await.unwrap();
+    let (ino, kept) = make(&client, "gone", WRITE).await;
+    let closed = client.open(&root(), ino, WRITE).await.unwrap().handle;
+    client.unlink(&root(), Ino::ROOT, &name("gone")).await.unwrap();
+    client.release(closed).await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while late.calls("release") == 0 {
+        assert!(Instant::now() < deadline, "no release is sent");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let sent = Instant::now();
+    cluster.restart_coordinator().await;
+    // Resumes the session.
+    client.mkdir(&root(), Ino::ROOT, &name("d"), 0o755).await.unwrap();
+    assert!(sent.elapsed() < LATE, "too slow a machine: nothing was overtaken");
+    let until = sent + LATE + Duration::from_secs(2);
+    for size in 1.. {
+        let set = SetAttr {
+            size: Some(size),
+            ..SetAttr::default()
+        };
+        let truncated = client.setattr(&root(), ino, set, Some(kept)).await;
+        truncated.expect("the file is open");
+        if Instant::now() > until {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     client.shutdown(Duration::from_secs(5)).await.unwrap();
 }
 
