@@ -79,19 +79,24 @@ impl Inner {
                 idle || state.dirty_since().is_some_and(|since| now - since >= AGE_MAX)
             };
             let files: Vec<Arc<File>> = self.unsaved.files().into_iter().filter(old).collect();
-            let saving = futures::stream::iter(files).for_each_concurrent(FILES_AT_ONCE, |file| {
-                let inner = self.clone();
-                async move {
-                    if let Err(error) = inner.save(&file).await {
-                        tracing::warn!(ino = %file.ino, %error, "unsaved data could not be saved");
-                    }
-                    inner.unsaved.forget_clean(&file);
-                }
-            });
             tokio::select! {
                 () = self.stop.cancelled() => return,
-                () = saving => {}
+                () = self.save_files(files) => {}
             }
         }
+    }
+
+    /// Saves what these files have unsaved now; failures are remembered for their handles. Cancel-safe.
+    pub(super) async fn save_files(self: &Arc<Self>, files: Vec<Arc<File>>) {
+        let saving = futures::stream::iter(files).for_each_concurrent(FILES_AT_ONCE, |file| {
+            let inner = self.clone();
+            async move {
+                if let Err(error) = inner.save(&file).await {
+                    tracing::warn!(ino = %file.ino, %error, "unsaved data could not be saved");
+                }
+                inner.unsaved.forget_clean(&file);
+            }
+        });
+        saving.await;
     }
 }

@@ -1,8 +1,8 @@
 //! How a program learns at its write that a quota is used up, though writes go into memory first.
 //!
 //! The coordinator decides, when it applies a commit; a client only guesses. While there is room for everything that is unsaved, writes go on
-//! as ever. A write for which there may be none is saved before it is answered, by itself: refused, it alone is taken back and fails, and
-//! nothing that was acknowledged is. Invariant: a guess never loses anything; a wrong one (somebody else filled the tree meanwhile) is told at
+//! as ever. A write for which there may be none is saved before it is answered, by itself, after what was written to other files before: refused,
+//! it alone is taken back and fails, and nothing that was acknowledged is. Invariant: a guess never loses anything; a wrong one (somebody else filled the tree meanwhile) is told at
 //! fsync and close.
 //!
 //! What is known of limits is known under the lease on [`Ino::QUOTAS`]: a quota that is set is waited for until every client has given that
@@ -150,10 +150,19 @@ impl Inner {
         data: &[u8],
     ) -> FsResult<Option<u32>> {
         let (file, bytes) = (&handle.file, data.len() as u64);
-        let guess = match self.guess(file, bytes) {
+        let mut guess = match self.guess(file, bytes) {
             Guess::Unknown => self.ask_for_room(file, bytes).await,
             known => known,
         };
+        if matches!(guess, Guess::Tight(_)) {
+            let mut others = self.unsaved.files();
+            others.retain(|other| other.ino != file.ino);
+            if !others.is_empty() {
+                // They were acknowledged, and the room is theirs: this write would take it from them.
+                self.save_files(others).await;
+                guess = self.ask_for_room(file, bytes).await;
+            }
+        }
         let Guess::Tight(left) = guess else {
             return Ok(None);
         };
