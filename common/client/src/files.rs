@@ -252,6 +252,12 @@ impl Client {
         });
     }
 
+    /// Tells the coordinator now of every file that was closed: what a removed one held counts against quotas until then. A release that is not
+    /// confirmed is left to the end of the session.
+    pub async fn send_releases(&self) {
+        self.inner().send_pending_releases().await;
+    }
+
     /// Gives up what is unsaved of a file that is about to be removed.
     pub(crate) fn discard(&self, handle: FileHandle) {
         if let Ok(handle) = self.inner().table.get(handle) {

@@ -3,6 +3,7 @@
 //! A [`Call`] names everything by path below the target's root or by the slot of an open file, never by inode
 //! number, so that one sequence means the same on every target. No call follows a symbolic link.
 
+use dfs_common::Quota;
 use dfs_common::attr::{FileKind, SetTime, Timestamp};
 use dfs_common::op::{RenameMode, XattrMode};
 use dfs_common::session::Caller;
@@ -66,7 +67,7 @@ pub struct OpenHow {
     pub append: bool,
 }
 
-/// One system call.
+/// One call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the fields are the arguments of the system call of the variant's name
 pub enum Call {
@@ -174,6 +175,11 @@ pub enum Call {
         path: FsPath,
         name: Vec<u8>,
     },
+    /// Not a system call: an administrator sets, changes or clears the quota of a directory.
+    Quota {
+        path: FsPath,
+        quota: Quota,
+    },
 }
 
 impl Call {
@@ -197,7 +203,8 @@ impl Call {
             | Call::Setxattr { path, .. }
             | Call::Getxattr { path, .. }
             | Call::Listxattr { path }
-            | Call::Removexattr { path, .. } => vec![path],
+            | Call::Removexattr { path, .. }
+            | Call::Quota { path, .. } => vec![path],
             Call::Close { .. }
             | Call::Read { .. }
             | Call::Write { .. }

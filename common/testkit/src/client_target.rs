@@ -8,7 +8,7 @@ use bytes::Bytes;
 use dfs_client::{Client, FileHandle, OpenFlags};
 use dfs_common::attr::{Attr, FileKind, SetAttr};
 use dfs_common::session::Caller;
-use dfs_common::{ErrorKind, FsResult, Ino, Name};
+use dfs_common::{ErrorKind, FsResult, Ino, Name, Quota};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -26,6 +26,8 @@ struct OpenFile {
 
 /// Makes a client of the same cluster.
 type Connect = Box<dyn FnMut() -> Client>;
+/// Sets a directory's quota, as an administrator does.
+type SetQuota = Box<dyn Fn(Ino, Quota) -> FsResult<()>>;
 
 /// A directory seen through a client. Its calls block: they must not be made on a thread of the runtime.
 pub struct ClientTarget {
@@ -33,6 +35,8 @@ pub struct ClientTarget {
     client: Option<Client>,
     /// Makes the client that a renewal puts in place of this one.
     connect: Option<Connect>,
+    /// Only of a target that is asked to set quotas.
+    set_quota: Option<SetQuota>,
     /// The client came from `connect`: it ends with the target.
     renewed: bool,
     runtime: Handle,
@@ -62,6 +66,7 @@ impl ClientTarget {
         ClientTarget {
             client: Some(client),
             connect: None,
+            set_quota: None,
             renewed: false,
             runtime,
             root,
@@ -72,6 +77,14 @@ impl ClientTarget {
     /// Renewed, the target goes on with the client that `connect` makes; the old one is let go as if its process had died.
     pub fn renewed_by(mut self, connect: impl FnMut() -> Client + 'static) -> Self {
         self.connect = Some(Box::new(connect));
+        self
+    }
+
+    /// Quotas are set by `set_quota`, which blocks. What this client acknowledged and has not saved counts against no quota yet: it is saved
+    /// before one is set and before a file moves, and closed files are let go at once, so that the model, which knows no unsaved data and no
+    /// file that is open a little longer, refuses the same.
+    pub fn with_quotas(mut self, set_quota: impl Fn(Ino, Quota) -> FsResult<()> + 'static) -> Self {
+        self.set_quota = Some(Box::new(set_quota));
         self
     }
 
@@ -109,7 +122,11 @@ impl Target for ClientTarget {
     }
     fn call(&mut self, who: &Caller, call: &Call) -> Outcome {
         let runtime = self.runtime.clone();
-        match runtime.block_on(self.answer(who, call)) {
+        let answer = match call {
+            Call::Quota { path, quota } => self.quota(path, *quota),
+            _ => runtime.block_on(self.answer(who, call)),
+        };
+        match answer {
             Ok(outcome) => outcome,
             Err(error) => Outcome::Failed(error.errno()),
         }
@@ -163,6 +180,23 @@ fn stat_of(attr: &Attr) -> Stat {
 }
 
 impl ClientTarget {
+    fn quota(&self, path: &FsPath, quota: Quota) -> Answer {
+        let set_quota = self.set_quota.as_ref().expect("the target sets quotas");
+        let directory = self.runtime.block_on(async {
+            self.save().await?;
+            self.resolve(&Caller::root(), path).await
+        })?;
+        set_quota(directory.ino, quota).map(|()| Outcome::Done)
+    }
+
+    /// Saves what was written to open files.
+    async fn save(&self) -> FsResult<()> {
+        for file in self.slots.values() {
+            self.client().fsync(file.handle).await?;
+        }
+        Ok(())
+    }
+
     /// Directory and last name of a path that is not the root.
     async fn parent<'p>(&self, who: &Caller, path: &'p FsPath) -> FsResult<(Ino, &'p [u8])> {
         let Some((last, above)) = path.0.split_last() else {
@@ -258,6 +292,9 @@ impl ClientTarget {
                 client.rmdir(who, parent, &name).await?;
             }
             Call::Rename { from, to, mode } => {
+                if self.set_quota.is_some() {
+                    self.save().await?;
+                }
                 let (parent, last) = self.parent(who, from).await?;
                 self.searchable(who, parent).await?;
                 let (new_parent, new_last) = self.parent(who, to).await?;
@@ -373,6 +410,7 @@ impl ClientTarget {
             | Call::Fsync { .. }
             | Call::Ftruncate { .. }
             | Call::Fstat { .. } => return self.on_open_file(who, call).await,
+            Call::Quota { .. } => unreachable!("it blocks"),
         }
         Ok(Outcome::Done)
     }
@@ -385,6 +423,9 @@ impl ClientTarget {
                 self.slots.remove(slot);
                 let flushed = client.flush(handle).await;
                 client.release(handle).await;
+                if self.set_quota.is_some() {
+                    client.send_releases().await;
+                }
                 flushed?;
             }
             Call::Read { slot, offset, length } => {

@@ -5,6 +5,7 @@
 
 use crate::call::{Call, FsPath, OpenHow, Outcome, Slot, Target};
 use crate::model::{Model, Rules};
+use dfs_common::Quota;
 use dfs_common::attr::{FileKind, SetTime, Timestamp};
 use dfs_common::op::{RenameMode, XattrMode};
 use dfs_common::session::Caller;
@@ -55,6 +56,8 @@ pub struct Profile {
     pub depth_max: usize,
     /// Share of calls on open files, in percent.
     pub file_percent: u32,
+    /// Share of calls that set a directory's quota, in percent; only for targets that have quotas.
+    pub quota_percent: u32,
 }
 
 impl Profile {
@@ -78,6 +81,7 @@ impl Profile {
             names_max: 40,
             depth_max: 6,
             file_percent: 40,
+            quota_percent: 0,
         }
     }
     /// Only root calls: for processes without the right to take on other users.
@@ -94,6 +98,18 @@ impl Profile {
             names_max: 12,
             file_bytes_max: 2_000_000,
             ..Profile::full()
+        }
+    }
+    /// Everything, by root, below quotas that are nearly full: set, changed and cleared all the time. Small files, so that many fit.
+    pub fn quotas() -> Self {
+        Profile {
+            file_bytes_max: 30_000,
+            write_bytes_max: 9_000,
+            names_max: 30,
+            depth_max: 4,
+            file_percent: 45,
+            quota_percent: 5,
+            ..Profile::root_only()
         }
     }
     /// Names, attributes and permissions, hardly any content.
@@ -135,9 +151,10 @@ impl Generator {
                 .clone(),
         };
         let call = loop {
-            let call = match self.rng.random_range(0..100) < self.profile.file_percent {
-                true => self.file_call(),
-                false => self.name_call(),
+            let call = match self.rng.random_range(0..100) {
+                at if at < self.profile.file_percent => self.file_call(),
+                at if at >= 100 - self.profile.quota_percent => self.quota(),
+                _ => self.name_call(),
             };
             if self.model.defines(&call) {
                 break call;
@@ -435,6 +452,25 @@ impl Generator {
         }
     }
 
+    /// Mostly a limit a little above what there is, sometimes one below, or none.
+    fn quota(&mut self) -> Call {
+        let path = match self.one_in(12) {
+            true => self.some(|_| true),
+            false => self.directory(),
+        };
+        let (bytes, inodes) = self.model.used(&path);
+        let mut limit = |used: u64, room: u64| match self.rng.random_range(0..10) {
+            0..3 => None,
+            3 => Some(self.rng.random_range(0..=used)),
+            _ => Some(used + self.rng.random_range(0..room)),
+        };
+        let quota = Quota {
+            bytes: limit(bytes, 20_000),
+            inodes: limit(inodes, 6),
+        };
+        Call::Quota { path, quota }
+    }
+
     fn slot(&mut self) -> Slot {
         // Now and then one that was closed.
         match self.model.slots().choose(&mut self.rng) {
@@ -540,12 +576,34 @@ impl Generator {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::libc;
 
     #[test]
     fn same_seed_gives_the_same_sequence_and_another_seed_another() {
         let make = |seed| sequence(seed, 200, &Profile::full(), Rules::default());
         assert_eq!(make(1), make(1));
         assert_ne!(make(1), make(2));
+    }
+
+    #[test]
+    fn quotas_refuse_every_kind_of_call_that_may_grow_a_tree() {
+        let mut refused = std::collections::BTreeSet::new();
+        for seed in 0..20 {
+            let mut model = Model::new(Rules::default());
+            for step in sequence(seed, 500, &Profile::quotas(), Rules::default()) {
+                if let Outcome::Failed(errno) = model.call(&step.who, &step.call)
+                    && [libc::EDQUOT, libc::EXDEV].contains(&errno)
+                {
+                    let call = format!("{:?}", step.call);
+                    refused.insert((call[..call.find(' ').unwrap()].to_string(), errno));
+                }
+            }
+        }
+        let grows = ["Mkdir", "Mknod", "Open", "Rename", "Symlink", "Write"].map(|call| (call, libc::EDQUOT));
+        let crosses = ["Link", "Rename"].map(|call| (call, libc::EXDEV));
+        let expected = grows.into_iter().chain(crosses);
+        let expected = expected.map(|(call, errno)| (call.to_string(), errno)).collect();
+        assert_eq!(refused, expected);
     }
 
     #[test]

@@ -256,6 +256,7 @@ impl Local {
             | Call::Getxattr { .. }
             | Call::Listxattr { .. }
             | Call::Removexattr { .. } => xattr(call),
+            Call::Quota { .. } => unreachable!("no profile for a local directory sets quotas"),
             _ => change_name_or_attribute(call),
         }
     }

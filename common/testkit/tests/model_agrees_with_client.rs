@@ -64,7 +64,9 @@ fn on_twins(runtime: &Arc<Runtime>, plan: FaultPlan) -> ClientTarget {
         let client = Client::with_services(config(), metadata.clone(), chunks.clone());
         inside.block_on(client).unwrap()
     };
-    ClientTarget::fresh(connect(), runtime.handle().clone()).renewed_by(connect)
+    ClientTarget::fresh(connect(), runtime.handle().clone())
+        .renewed_by(connect)
+        .with_quotas(move |directory, quota| twin.metadata.set_quota(directory, quota))
 }
 
 /// Fresh directories of a real cluster, all seen by one client; renewed, by another.
@@ -73,9 +75,17 @@ fn on_a_real_cluster(trial: Trial, seeds: &[u64]) {
     let cluster = Arc::new(runtime.block_on(InProcessCluster::start(3)));
     let client = runtime.block_on(cluster.client());
     trial.run(seeds, || {
-        let (inside, cluster) = (runtime.clone(), cluster.clone());
-        let connect = move || inside.block_on(cluster.client());
-        ClientTarget::fresh(client.clone(), runtime.handle().clone()).renewed_by(connect)
+        let connect = {
+            let (inside, cluster) = (runtime.clone(), cluster.clone());
+            move || inside.block_on(cluster.client())
+        };
+        let set_quota = {
+            let (inside, cluster) = (runtime.clone(), cluster.clone());
+            move |directory, quota| inside.block_on(cluster.set_quota(directory, quota))
+        };
+        ClientTarget::fresh(client.clone(), runtime.handle().clone())
+            .renewed_by(connect)
+            .with_quotas(set_quota)
     });
 }
 
@@ -118,6 +128,17 @@ fn all_kinds_of_calls_on_a_real_cluster() {
     // The last one found the too long name of a rename into a directory that may not be searched.
     let seeds = [&SEEDS[..6], &[4_631_272_397_014_091_055]].concat();
     on_a_real_cluster(trial(Profile::full(), 400), &seeds);
+}
+
+#[test]
+fn what_quotas_admit_and_refuse_on_twins() {
+    let runtime = runtime();
+    trial(Profile::quotas(), 300).run(&SEEDS, || on_twins(&runtime, FaultPlan::none()));
+}
+
+#[test]
+fn what_quotas_admit_and_refuse_on_a_real_cluster() {
+    on_a_real_cluster(trial(Profile::quotas(), 300), &SEEDS[..6]);
 }
 
 #[test]

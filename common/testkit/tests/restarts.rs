@@ -113,8 +113,17 @@ fn run(victim: Victim, local_sockets: LocalSockets, profile: Profile) {
             let (runtime, cluster) = (runtime.clone(), cluster.clone());
             move || runtime.block_on(async { cluster.lock().await.client().await })
         };
+        let set_quota = {
+            let (runtime, cluster) = (runtime.clone(), cluster.clone());
+            // Between two of its lives the coordinator is waited for.
+            move |directory, quota| {
+                runtime.block_on(async { cluster.lock().await.set_quota(directory, quota).await })
+            }
+        };
         Unstable {
-            target: ClientTarget::fresh(client, runtime.handle().clone()).renewed_by(connect),
+            target: ClientTarget::fresh(client, runtime.handle().clone())
+                .renewed_by(connect)
+                .with_quotas(set_quota),
             cluster,
             runtime: runtime.clone(),
             victim,
@@ -139,6 +148,17 @@ fn run(victim: Victim, local_sockets: LocalSockets, profile: Profile) {
 #[test]
 fn killed_coordinator_loses_nothing_and_repeats_nothing() {
     run(Victim::Coordinator, LocalSockets::Off, Profile::full());
+}
+
+/// No writes: while a coordinator is away they go on in memory, and what quotas say of them is told when they are saved.
+#[test]
+fn killed_coordinator_keeps_quotas_and_what_counts_against_them() {
+    let profile = Profile {
+        file_percent: 0,
+        quota_percent: 10,
+        ..Profile::quotas()
+    };
+    run(Victim::Coordinator, LocalSockets::Off, profile);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use dfs_common::limits::INLINE_EXTENT_BYTES_MAX;
 use dfs_common::op::{CommitWrite, OpReply, Operation};
 use dfs_common::session::Caller;
 use dfs_common::{
-    Attr, ChunkId, DiskIncarnation, ErrorKind, FileKind, FsError, FsResult, Ino, Name, NodeId, PgId,
+    Attr, ChunkId, DiskIncarnation, ErrorKind, FileKind, FsError, FsResult, Ino, Name, NodeId, PgId, Quota,
     SessionId, SetAttr, SetTime, Timestamp,
 };
 use dfs_coordinator::namespace::txn::Txn;
@@ -30,6 +30,7 @@ use dfs_testkit::compare::{Tolerance, Trial};
 use dfs_testkit::generate::Profile;
 use dfs_testkit::model::Rules;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::AtomicBool;
 
 const SESSION: SessionId = SessionId(1);
 /// What the target writes as one chunk at most.
@@ -180,6 +181,26 @@ impl NamespaceTarget {
     fn setattr(&self, who: &Caller, ino: Ino, set: SetAttr, by_handle: bool) -> FsResult<Outcome> {
         self.apply(who, Operation::Setattr { ino, set, by_handle })
             .map(|_| Outcome::Done)
+    }
+
+    /// The steps of the coordinator, one after the other.
+    fn set_quota(&self, ino: Ino, quota: Quota) -> FsResult<()> {
+        let mut closed = false;
+        if quota != Quota::default() {
+            self.write(|txn, _| {
+                closed = quota::close_edge(txn, ino)?;
+                Ok(())
+            })?;
+        }
+        let looked = match closed {
+            true => quota::check_links(&self.store, ino, &AtomicBool::new(false)),
+            false => Ok(()),
+        };
+        self.write(|txn, _| match looked.is_ok() {
+            true => quota::set(txn, ino, quota),
+            false => quota::open_edge(txn, ino),
+        })?;
+        looked
     }
 
     fn slot(&self, slot: Slot) -> FsResult<Open> {
@@ -551,6 +572,10 @@ impl NamespaceTarget {
                 let names = read::listxattr(&self.store, who, ino)?;
                 Ok(Outcome::Names(names.iter().map(|name| name.to_vec()).collect()))
             }
+            Call::Quota { path, quota } => {
+                let ino = self.resolve(&Caller::root(), &path)?.ino;
+                self.set_quota(ino, quota).map(|()| Outcome::Done)
+            }
             Call::Removexattr { path, name } => {
                 let ino = self.resolve(who, &path)?.ino;
                 let name = name.into();
@@ -626,6 +651,11 @@ fn names_attributes_and_permissions_agree_with_the_model() {
 #[test]
 fn content_agrees_with_the_model() {
     run(Profile::files(), 250, 15);
+}
+
+#[test]
+fn what_quotas_admit_and_refuse_agrees_with_the_model() {
+    run(Profile::quotas(), 300, 40);
 }
 
 #[test]

@@ -9,11 +9,13 @@ mod content;
 mod file;
 mod namespace;
 mod permission;
+mod quota;
 mod usage;
 mod xattr;
 
 use crate::call::{Call, FsPath, Outcome, Slot, Stat, Target, Time};
 use content::Content;
+use dfs_common::Quota;
 use dfs_common::attr::FileKind;
 use dfs_common::session::Caller;
 use nix::libc;
@@ -83,6 +85,8 @@ struct Inode {
     mtime: Time,
     ctime: Time,
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// The directory in which its last name was, once it has none.
+    last_place: Option<u64>,
 }
 
 impl Inode {
@@ -111,6 +115,9 @@ const ROOT: u64 = 1;
 pub struct Model {
     inodes: BTreeMap<u64, Inode>,
     opened: BTreeMap<Slot, OpenFile>,
+    quotas: BTreeMap<u64, Quota>,
+    /// Removed directories, and what they were in.
+    graves: BTreeMap<u64, u64>,
     next_ino: u64,
     tick: u64,
     rules: Rules,
@@ -122,6 +129,8 @@ impl Model {
         let mut model = Model {
             inodes: BTreeMap::new(),
             opened: BTreeMap::new(),
+            quotas: BTreeMap::new(),
+            graves: BTreeMap::new(),
             next_ino: ROOT,
             tick: 0,
             rules,
@@ -163,6 +172,7 @@ impl Model {
             mtime: now,
             ctime: now,
             xattrs,
+            last_place: None,
         };
         self.inodes.insert(ino, inode);
         ino
@@ -385,6 +395,7 @@ impl Model {
             Call::Getxattr { path, name } => self.getxattr(who, path, name),
             Call::Listxattr { path } => self.listxattr(who, path),
             Call::Removexattr { path, name } => self.removexattr(who, path, name),
+            Call::Quota { path, quota } => self.quota(path, *quota),
         }
     }
 }
@@ -396,6 +407,7 @@ impl Target for Model {
 
     fn call(&mut self, who: &Caller, call: &Call) -> Outcome {
         self.tick += 1;
-        self.answer(who, call).unwrap_or_else(Outcome::Failed)
+        self.within_quotas(|model| model.answer(who, call))
+            .unwrap_or_else(Outcome::Failed)
     }
 }

@@ -115,6 +115,7 @@ impl Model {
         if inode.kind() == FileKind::Directory {
             return Err(libc::EPERM);
         }
+        self.may_link(ino, parent)?;
         self.entries_mut(parent).insert(name.to_vec(), ino);
         self.touch_directory(parent);
         let now = self.now();
@@ -144,7 +145,7 @@ impl Model {
         self.may_remove(who, parent, ino, false)?;
         self.entries_mut(parent).remove(name);
         self.touch_directory(parent);
-        self.drop_link(ino);
+        self.drop_link(parent, ino);
         Ok(Outcome::Done)
     }
 
@@ -161,10 +162,11 @@ impl Model {
         Ok(Outcome::Done)
     }
 
-    fn drop_link(&mut self, ino: u64) {
+    fn drop_link(&mut self, parent: u64, ino: u64) {
         let now = self.now();
         let inode = self.inode_mut(ino);
         inode.nlink -= 1;
+        inode.last_place = Some(parent).filter(|_| inode.nlink == 0);
         inode.ctime = now;
         self.forget_if_unused(ino);
     }
@@ -172,6 +174,8 @@ impl Model {
     fn drop_directory(&mut self, parent: u64, ino: u64) {
         self.inode_mut(parent).nlink -= 1;
         self.inodes.remove(&ino);
+        self.graves.insert(ino, parent);
+        self.quotas.remove(&ino);
     }
 
     /// True if `ino` is `below` or one of the directories above it.
@@ -237,6 +241,10 @@ impl Model {
         {
             return Err(libc::ENOTEMPTY);
         }
+        self.may_move(source, old_parent, new_parent)?;
+        if let Some(target) = target.filter(|_| mode == RenameMode::Exchange) {
+            self.may_move(target, old_parent, new_parent)?;
+        }
 
         self.entries_mut(old_parent).remove(old_name);
         self.entries_mut(new_parent).insert(new_name.to_vec(), source);
@@ -249,7 +257,7 @@ impl Model {
             } else if source_is_directory {
                 self.drop_directory(new_parent, target);
             } else {
-                self.drop_link(target);
+                self.drop_link(new_parent, target);
             }
         }
         self.attributes_changed(source);
