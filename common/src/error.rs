@@ -144,7 +144,20 @@ impl FsError {
             message: format!("{context}: {}", self.message).into(),
         }
     }
+    /// Puts what to do ("choose another name") behind the message, if this is an error of not reaching a server; once however often it is asked for.
+    pub fn advise_unreached(self, advice: &str) -> Self {
+        if !self.kind.is_retryable() || self.message.ends_with(advice) {
+            return self;
+        }
+        FsError {
+            kind: self.kind,
+            message: format!("{}: {advice}", self.message).into(),
+        }
+    }
 }
+
+/// What to do about a coordinator that was not reached.
+pub const ADVICE_NO_COORDINATOR: &str = "start the coordinator there, or check the address";
 
 impl From<ErrorKind> for FsError {
     fn from(kind: ErrorKind) -> Self {

@@ -24,6 +24,8 @@ const FILE: usize = 10 << 20;
 fn full_datanodes_refuse_with_enospc_and_take_writes_again_after_rm() {
     let mut place = Place::new(ClusterOptions {
         datanode_disk_bytes: Some(DISK),
+        // Room comes back after it; the default is a minute.
+        coordinator_args: ["--keep-freed", "1"].map(str::to_owned).to_vec(),
         ..ClusterOptions::default()
     });
     let dir = place.dir().to_owned();

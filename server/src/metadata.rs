@@ -100,8 +100,10 @@ fn write<T>(path: &Path, content: impl FnOnce(&mut dyn Write) -> FsResult<T>) ->
 
 fn describe(verified: &Verified) -> String {
     format!(
-        "cluster {}, {} records, of {} (seconds since 1970)",
-        verified.source.cluster, verified.records, verified.source.created.secs
+        "cluster {}, {} records, of {}",
+        verified.source.cluster,
+        verified.records,
+        verified.source.created.utc()
     )
 }
 

@@ -18,6 +18,7 @@ use crate::writer::flusher::Unsaved;
 use crate::writer::grants::Grants;
 use crate::writer::quota::Quotas;
 use dfs_common::clock::SystemClock;
+use dfs_common::error::ADVICE_NO_COORDINATOR;
 use dfs_common::limits::CALL_DEADLINE;
 use dfs_common::service::{ChunkConnector, MetadataService};
 use dfs_common::session::{Caller, OpenSession};
@@ -164,7 +165,8 @@ impl Client {
                 Err(error) => attempts
                     .pause(error)
                     .await
-                    .map_err(|error| error.context(format_args!("coordinator {}", config.coordinator)))?,
+                    .map_err(|error| error.context(format_args!("coordinator {}", config.coordinator)))
+                    .map_err(|error| error.advise_unreached(ADVICE_NO_COORDINATOR))?,
             }
         };
         drop(attempts);

@@ -93,6 +93,8 @@ fn unreachable_coordinator_is_an_error_after_the_wait() {
             let finished = attempt(&mut command, LIMIT);
             assert_eq!(finished.status.code(), Some(1), "{}", finished.describe());
             assert!(finished.stderr.contains(&address), "{}", finished.describe());
+            let advised = finished.stderr.contains("start the coordinator there");
+            assert!(advised, "{}", finished.describe());
         }
     }
     let table = fs::read_to_string("/proc/self/mounts").unwrap();

@@ -6,6 +6,7 @@
 use crate::output::{Output, is_unreachable, sentence};
 use crate::path::printable;
 use dfs_client::{AdminClient, Client, ClientConfig, PathApi};
+use dfs_common::error::ADVICE_NO_COORDINATOR;
 use dfs_common::session::Caller;
 use dfs_common::{ErrorKind, FsError, FsResult};
 use std::future::Future;
@@ -117,15 +118,17 @@ impl Context {
         connected.map_err(|error| self.unreachable(error))
     }
 
-    /// Names the coordinator in an error of not reaching it.
+    /// Names the coordinator in an error of not reaching it, and says what to do.
     pub fn unreachable(&self, error: FsError) -> FsError {
-        if is_unreachable(error.kind()) && !error.message().contains(&self.coordinator) {
-            return error.context(format_args!(
+        let named = error.message().contains(&self.coordinator);
+        let error = match is_unreachable(error.kind()) && !named {
+            true => error.context(format_args!(
                 "no answer from the coordinator at {}",
                 self.coordinator
-            ));
-        }
-        error
+            )),
+            false => error,
+        };
+        error.advise_unreached(ADVICE_NO_COORDINATOR)
     }
 
     /// Tells from time to time what the client waits for.

@@ -47,35 +47,15 @@ pub fn kind_text(kind: FileKind) -> &'static str {
     }
 }
 
-/// Year, month, day, hour, minute, second in UTC. After Howard Hinnant's `civil_from_days`.
-fn civil(secs: i64) -> (i64, i64, i64, i64, i64, i64) {
-    let (days, second) = (secs.div_euclid(86_400), secs.rem_euclid(86_400));
-    let z = days + 719_468;
-    let era = z.div_euclid(146_097);
-    let day_of_era = z.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (year, month, day, second / 3_600, second / 60 % 60, second % 60)
-}
-
-/// Seconds as every part of this program can show them: the years 0 to 9999.
-fn bounded(secs: i64) -> i64 {
-    secs.clamp(-62_167_219_200, 253_402_300_799)
-}
-
 /// `2026-01-31 23:59` in UTC.
 pub fn minute_text(time: Timestamp) -> String {
-    let (year, month, day, hour, minute, _) = civil(bounded(time.secs));
+    let (year, month, day, hour, minute, _) = time.civil();
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}")
 }
 
 /// `2026-01-31 23:59:58.000000001 UTC`.
 pub fn time_text(time: Timestamp) -> String {
-    let (year, month, day, hour, minute, second) = civil(bounded(time.secs));
+    let (year, month, day, hour, minute, second) = time.civil();
     let nanos = time.nanos;
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{nanos:09} UTC")
 }

@@ -138,6 +138,9 @@ fn unreachable_coordinator_ends_with_3_and_its_address() {
         };
         let finished = run(&[]);
         assert!(finished.stderr.contains(NOBODY), "{}", finished.describe());
+        let advised = finished.stderr.matches("start the coordinator there").count();
+        assert_eq!(advised, 1, "{}", finished.describe());
+        assert!(!finished.stderr.contains("os error"), "{}", finished.describe());
         assert_eq!(finished.stderr.lines().count(), 1, "{}", finished.describe());
         let kind = error_object(&run(&["--json"]))["kind"].clone();
         assert!(kind == "unavailable" || kind == "timed_out", "{args:?}: {kind}");

@@ -6,6 +6,7 @@ use crate::args::MetadataCommand;
 use crate::context::Context;
 use crate::format::bytes_text;
 use dfs_client::{ExportFormat, MetadataState};
+use dfs_common::attr::Timestamp;
 use dfs_common::durable::NewFile;
 use dfs_common::{FsError, FsResult};
 use serde_json::json;
@@ -70,6 +71,11 @@ async fn status(context: &Context) -> FsResult<()> {
     context.output.result(|| state_text(&state), || json!(state))
 }
 
+/// A time that the coordinator tells in seconds since 1970.
+fn utc(secs: i64) -> String {
+    Timestamp { secs, nanos: 0 }.utc()
+}
+
 fn state_text(state: &MetadataState) -> String {
     let mut lines = vec![format!(
         "schema version {}, store {}, start {} of the coordinator",
@@ -77,8 +83,10 @@ fn state_text(state: &MetadataState) -> String {
     )];
     if state.incarnation > 0 {
         lines.push(format!(
-            "restored {} times from a backup, last at {} from one of {} (seconds since 1970)",
-            state.incarnation, state.restored_unix_secs, state.backup_created_unix_secs
+            "restored {} times from a backup, last at {} from one of {}",
+            state.incarnation,
+            utc(state.restored_unix_secs),
+            utc(state.backup_created_unix_secs)
         ));
     }
     if state.holding {
@@ -109,9 +117,15 @@ mod tests {
         assert!(!state_text(&state).contains("restored"));
         state.incarnation = 2;
         state.holding = true;
+        state.restored_unix_secs = 1_795_698_367;
+        state.backup_created_unix_secs = 951_868_799;
         state.nodes_waited_for = vec![1, 3];
         let text = state_text(&state);
-        for words in ["restored 2 times", "no chunk is deleted", "node 1, 3"] {
+        for words in [
+            "restored 2 times from a backup, last at 2026-11-26 13:06:07 UTC from one of 2000-02-29 23:59:59 UTC",
+            "no chunk is deleted",
+            "node 1, 3",
+        ] {
             assert!(text.contains(words), "{text}");
         }
     }
