@@ -459,3 +459,34 @@ fn journal_has_blocks_ahead_and_they_are_never_in_the_way() {
         }
     }
 }
+
+#[test]
+fn nothing_is_lost_where_one_journal_ends_and_the_next_begins() {
+    const VALUE: usize = 100_000;
+    let dir = tempfile::tempdir().unwrap();
+    let key = |number: u64| Bytes::copy_from_slice(&number.to_be_bytes());
+    let mut written = 0;
+    // fjall begins a new one above 64 MB, in a thread of its own.
+    for life in 0..3 {
+        let store = FjallStore::open(dir.path(), 8 << 20).unwrap();
+        for number in 0..written {
+            let value = store.get(&key(number)).unwrap().expect("it was committed");
+            assert!(value == noise(number, VALUE), "life {life}: value {number}");
+        }
+        for number in written..written + 900 {
+            let batch = WriteBatch {
+                changes: vec![(key(number), Some(Bytes::from(noise(number, VALUE))))],
+            };
+            match number % 50 {
+                0 => store.commit(batch).unwrap(),
+                _ => store.commit_unsynced(batch).unwrap(),
+            }
+        }
+        written += 900;
+    }
+    let journals = recovery::journals(dir.path()).unwrap();
+    assert!(
+        !journals.iter().any(|path| path.ends_with("0.jnl")),
+        "{journals:?}"
+    );
+}
