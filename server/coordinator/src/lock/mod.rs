@@ -7,6 +7,7 @@
 //!
 //! After a restart nothing new is granted until every session from before has declared its locks or ended.
 
+mod declared;
 mod graph;
 pub mod listing;
 mod ranges;

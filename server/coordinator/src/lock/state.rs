@@ -1,5 +1,6 @@
 //! What the table knows, and the rules by which a request is granted, waits, or ends. Called with the table's mutex held.
 
+use super::declared::Sorted;
 use super::graph::{Edges, reachable};
 use super::ranges::{covers, cut, put};
 use super::types::{Ask, Held, Owner, Waiting};
@@ -169,6 +170,17 @@ impl Inner {
                 session.inodes.remove(&ino);
             }
         }
+    }
+
+    /// The locks of an inode are `sorted` from now on.
+    pub(super) fn replace(&mut self, ino: Ino, sorted: Sorted) {
+        let more: Vec<(Owner, isize)> = sorted.more().collect();
+        if more.is_empty() {
+            return;
+        }
+        self.by_inode.entry(ino).or_default().held = sorted.into_held();
+        more.into_iter()
+            .for_each(|(owner, more)| self.count(ino, owner, more));
     }
 
     pub(super) fn grant(&mut self, ino: Ino, ask: Ask) {

@@ -1,12 +1,13 @@
 //! The face of the table: requests, unlocks, waits and their ends, sessions and the time after a restart.
 
-use super::ranges::covers;
+use super::declared::Sorted;
 use super::state::{Answer, Inner, in_grace};
 use super::types::{Ask, Held, Owner, Waiting};
 use dfs_common::limits::SESSION_LOCKS_MAX;
 use dfs_common::lock::{LockOutcome, LockRange};
 use dfs_common::{ErrorKind, FsError, FsResult, Ino, SessionId};
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// All locks of the cluster. Every method is short and takes one mutex; only [`LockTable::lock`] waits, and outside of it.
@@ -52,22 +53,31 @@ impl LockTable {
         }
         declared.iter().try_for_each(|(_, ask)| ask.check())?;
         let awaited = inner.grace.contains(&session);
-        if awaited && held + declared.len() > SESSION_LOCKS_MAX {
+        let mut inodes: BTreeMap<Ino, Sorted> = BTreeMap::new();
+        let mut lost = Vec::new();
+        for (ino, ask) in declared {
+            let sorted = inodes.entry(*ino).or_insert_with(|| Sorted::of(inner.held(*ino)));
+            if sorted.covers(ask) {
+                continue;
+            }
+            if awaited && !sorted.is_in_the_way(ask) {
+                sorted.put(*ask);
+            } else {
+                lost.push((*ino, *ask));
+            }
+        }
+        // Counted is what there is in the end: a part that is sent again adds nothing.
+        let more: isize = inodes.values().flat_map(Sorted::more).map(|(_, more)| more).sum();
+        if more > 0 && held.saturating_add_signed(more) > SESSION_LOCKS_MAX {
             return Err(FsError::new(
                 ErrorKind::Busy,
                 format!("session {session} declares more than {SESSION_LOCKS_MAX} locks"),
             ));
         }
-        let mut lost = Vec::new();
-        for (ino, ask) in declared {
-            if covers(inner.held(*ino), ask.owner, ask.kind, ask.range) {
-                continue;
-            }
-            if awaited && inner.in_the_way(*ino, ask).next().is_none() {
-                inner.grant(*ino, *ask);
-            } else {
-                lost.push((*ino, *ask));
-            }
+        if awaited {
+            inodes
+                .into_iter()
+                .for_each(|(ino, sorted)| inner.replace(ino, sorted));
         }
         if last && inner.grace.remove(&session) && inner.grace.is_empty() {
             inner.pump_all();

@@ -696,3 +696,90 @@ fn random_requests_agree_with_a_table_of_bytes() {
         assert_eq!(seen, bytes, "after request {number}");
     }
 }
+
+/// Random declarations of three sessions after a restart, compared with a table that has an entry for every byte.
+#[test]
+fn random_declarations_agree_with_a_table_of_bytes() {
+    const BYTES: usize = 24;
+    let mut rng = StdRng::seed_from_u64(43);
+    let mut next = |below: u64| rng.random_range(0..below);
+    for round in 0..500 {
+        let table = LockTable::default();
+        [A, B, C]
+            .into_iter()
+            .for_each(|session| table.begin_grace(session));
+        let mut bytes: Vec<BTreeMap<SessionId, LockKind>> = vec![BTreeMap::new(); BYTES];
+        for part in 0..6 {
+            let session = [A, B, C][next(3) as usize];
+            let (mut declared, mut lost) = (Vec::new(), Vec::new());
+            for _ in 0..1 + next(8) {
+                let (one, two) = (next(BYTES as u64), next(BYTES as u64));
+                let (first, last) = (one.min(two), one.max(two));
+                let kind = if next(2) == 0 { Shared } else { Exclusive };
+                let ask = (FILE, posix(session, kind, first, last));
+                declared.push(ask);
+                let part = &mut bytes[first as usize..=last as usize];
+                let has = |byte: &BTreeMap<_, LockKind>| byte.get(&session).is_some_and(|had| *had >= kind);
+                let against = |(other, theirs): (&SessionId, &LockKind)| {
+                    *other != session && (kind == Exclusive || *theirs == Exclusive)
+                };
+                match part.iter().any(|byte| byte.iter().any(against)) {
+                    _ if part.iter().all(has) => {}
+                    true => lost.push(ask),
+                    false => part.iter_mut().for_each(|byte| drop(byte.insert(session, kind))),
+                }
+            }
+            assert_eq!(
+                table.declare(session, 0, &declared, false).unwrap(),
+                lost,
+                "{round}, {part}"
+            );
+            let mut seen: Vec<BTreeMap<SessionId, LockKind>> = vec![BTreeMap::new(); BYTES];
+            let mut counts: BTreeMap<SessionId, usize> = BTreeMap::new();
+            for lock in table.of_inode(FILE).0 {
+                let session = lock.ask.owner.session;
+                *counts.entry(session).or_default() += 1;
+                for byte in lock.ask.range.first()..=lock.ask.range.last() {
+                    let before = seen[byte as usize].insert(session, lock.ask.kind);
+                    assert!(before.is_none(), "ranges of one owner overlap");
+                }
+            }
+            assert_eq!(seen, bytes, "{round}, {part}");
+            let inner = table.inner.lock();
+            for (session, count) in counts {
+                assert_eq!(inner.by_session[&session].held, count, "{round}, {part}");
+                let runs = |kind: LockKind| {
+                    let is = |at: usize| bytes[at].get(&session) == Some(&kind);
+                    (0..BYTES)
+                        .filter(|at| is(*at) && (*at == 0 || !is(at - 1)))
+                        .count()
+                };
+                assert_eq!(
+                    count,
+                    runs(Shared) + runs(Exclusive),
+                    "neighbours of one kind are one"
+                );
+            }
+        }
+    }
+}
+
+/// A part that is sent again adds nothing, so it is not too much however near the bound.
+#[test]
+fn a_part_sent_again_is_not_counted_twice() {
+    let table = LockTable::default();
+    table.begin_grace(A);
+    let range = |index: u64| (FILE, posix(A, Exclusive, index * 2, index * 2));
+    let declared: Vec<_> = (0..dfs_common::limits::SESSION_LOCKS_MAX as u64)
+        .map(range)
+        .collect();
+    for part in declared.chunks(16_384) {
+        for _ in 0..2 {
+            assert!(table.declare(A, 0, part, false).unwrap().is_empty());
+        }
+    }
+    let beyond = [range(declared.len() as u64)];
+    let refused = table.declare(A, 0, &beyond, false).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Busy);
+    assert_eq!(table.of_inode(FILE).0.len(), declared.len(), "nothing came of it");
+}
