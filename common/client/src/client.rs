@@ -75,6 +75,8 @@ pub(crate) struct Inner {
     invalidations_out: Mutex<Option<mpsc::Receiver<Invalidation>>>,
     /// Shutdown has begun.
     pub(crate) closing: AtomicBool,
+    /// Everything is saved, or given up: sessions are not resumed or opened any more.
+    pub(crate) ended: AtomicBool,
     pub(crate) stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -201,6 +203,7 @@ impl Client {
             invalidations,
             invalidations_out: Mutex::new(Some(invalidations_out)),
             closing: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             stop: stop.clone(),
             tasks: TaskTracker::new(),
             config,
@@ -267,6 +270,8 @@ impl Client {
                 ));
             }
         }
+        // Until here the session could be resumed, for saving may have needed that.
+        inner.ended.store(true, Ordering::SeqCst);
         // Closed files need not be told one by one: the session ends.
         let identity = inner.session.live().identity;
         if let Err(error) = within(FAREWELL, inner.metadata.close_session(identity)).await {

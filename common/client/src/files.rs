@@ -3,6 +3,7 @@
 use crate::client::{Client, Inner};
 use crate::extent_map::ExtentMap;
 use crate::file::{File, Handle};
+use crate::session::recovery::OpensKnown;
 use crate::session::unexpected;
 use crate::types::{Created, FileHandle, OpenFlags, OpenedFile};
 use crate::waiting::What;
@@ -40,7 +41,7 @@ impl Client {
         flags: OpenFlags,
     ) -> FsResult<Created> {
         let inner = self.inner();
-        let listed = inner.table.listed();
+        let known = inner.opens_known();
         let op = Operation::Create {
             parent,
             name: name.clone(),
@@ -57,7 +58,7 @@ impl Client {
             other => return Err(unexpected(&other)),
         };
         let opened = inner.attach(caller, attr, None, !existed, flags);
-        self.declared(opened.handle, listed).await?;
+        self.declared(opened.handle, &known).await?;
         let opened = match existed {
             true => self.truncated(caller, opened, flags).await?,
             false => opened,
@@ -77,7 +78,7 @@ impl Client {
     /// Those of open(2); `Stale` if the inode is gone.
     pub async fn open(&self, caller: &Caller, ino: Ino, flags: OpenFlags) -> FsResult<OpenedFile> {
         let inner = self.inner();
-        let listed = inner.table.listed();
+        let known = inner.opens_known();
         let ask = |identity| {
             inner
                 .metadata
@@ -85,13 +86,13 @@ impl Client {
         };
         let opened = inner.call(What::of("open", ino), ask).await?;
         let opened = inner.attach(caller, opened.attr, Some(opened.extents), false, flags);
-        self.declared(opened.handle, listed).await?;
+        self.declared(opened.handle, &known).await?;
         self.truncated(caller, opened, flags).await
     }
 
     /// Sees to it that the coordinator counts the open that came into the table just now.
-    async fn declared(&self, handle: FileHandle, listed: u64) -> FsResult<()> {
-        let declared = self.inner().declare_since(listed).await;
+    async fn declared(&self, handle: FileHandle, known: &OpensKnown) -> FsResult<()> {
+        let declared = self.inner().declare_since(known).await;
         if declared.is_err() {
             self.release(handle).await;
         }

@@ -1,18 +1,17 @@
 //! Tells the coordinator of closed files: in the background, in batches.
 //!
-//! A release is not repeatable, so one whose outcome is unknown is left to the end of the session. One that is under way may reach a
-//! coordinator that was started meanwhile: until it has an outcome, a session that is resumed declares its opens too, or that coordinator would take
-//! back opens of handles that are still there.
+//! A release is not repeatable, so one whose outcome is unknown is left to the end of the session. None is on its way while the session is
+//! resumed: what is declared open then is without it, and a release that arrived afterwards would take back another open of the
+//! same inode, and with it, once that has no name, the inode of a file that is open.
 
 use crate::client::Inner;
 use crate::waiting::within;
-use dfs_common::Ino;
 use dfs_common::limits::CALL_DEADLINE;
+use dfs_common::{ErrorKind, FsError, Ino};
 use parking_lot::Mutex;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex as TurnMutex, MutexGuard, Notify, watch};
 
 /// Releases wait this long for company.
 const DELAY: Duration = Duration::from_millis(20);
@@ -21,77 +20,66 @@ const BATCH: usize = 256;
 /// Pause after a failed release.
 const PAUSE: Duration = Duration::from_millis(500);
 
-#[derive(Default)]
-struct State {
-    pending: Vec<Ino>,
-    /// Batches under way.
-    sent: HashMap<u64, Vec<Ino>>,
-    batches: u64,
-}
-
 /// Closed files that the coordinator does not know of yet.
 #[derive(Default)]
 pub(crate) struct Releases {
-    state: Mutex<State>,
+    pending: Mutex<Vec<Ino>>,
     some: Notify,
     many: Notify,
+    /// Held by who sends releases, and by who resumes the session.
+    turn: TurnMutex<()>,
+    /// How many wait to resume the session: what is being sent is given up.
+    pausing: watch::Sender<usize>,
+}
+
+/// Somebody waits to resume the session, until this is dropped.
+struct Pausing<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Pausing<'a> {
+    fn new(pausing: &'a watch::Sender<usize>) -> Self {
+        pausing.send_modify(|waiting| *waiting += 1);
+        Pausing(pausing)
+    }
+}
+
+impl Drop for Pausing<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|waiting| *waiting -= 1);
+    }
 }
 
 impl Releases {
     /// Queues one release. Never waits.
     pub(crate) fn push(&self, ino: Ino) {
-        let mut state = self.state.lock();
-        state.pending.push(ino);
-        match state.pending.len() {
+        let mut pending = self.pending.lock();
+        pending.push(ino);
+        match pending.len() {
             1 => self.some.notify_one(),
             BATCH => self.many.notify_one(),
             _ => {}
         }
     }
 
-    /// Those that wait, and those under way.
-    pub(crate) fn unconfirmed(&self) -> Vec<Ino> {
-        let state = self.state.lock();
-        let sent = state.sent.values().flatten();
-        state.pending.iter().chain(sent).copied().collect()
+    pub(crate) fn pending(&self) -> Vec<Ino> {
+        self.pending.lock().clone()
+    }
+
+    /// Gives up the release that is on its way, and keeps others from being sent until the guard is dropped. Cancel-safe.
+    pub(crate) async fn pause(&self) -> MutexGuard<'_, ()> {
+        let _pausing = Pausing::new(&self.pausing);
+        self.turn.lock().await
     }
 
     /// The session ended: there is nothing to take back.
     pub(crate) fn clear(&self) {
-        let mut state = self.state.lock();
-        state.pending.clear();
-        state.sent.clear();
+        self.pending.lock().clear();
     }
 
-    /// The next ones, from now on under way until the batch is dropped.
-    fn take(&self) -> Option<Batch<'_>> {
-        let mut state = self.state.lock();
-        let count = state.pending.len().min(BATCH);
-        let inos: Vec<Ino> = state.pending.drain(..count).collect();
-        if inos.is_empty() {
-            return None;
-        }
-        state.batches += 1;
-        let number = state.batches;
-        state.sent.insert(number, inos.clone());
-        Some(Batch {
-            releases: self,
-            number,
-            inos,
-        })
-    }
-}
-
-/// Releases under way.
-struct Batch<'a> {
-    releases: &'a Releases,
-    number: u64,
-    inos: Vec<Ino>,
-}
-
-impl Drop for Batch<'_> {
-    fn drop(&mut self) {
-        self.releases.state.lock().sent.remove(&self.number);
+    fn take(&self) -> Vec<Ino> {
+        let mut pending = self.pending.lock();
+        let rest = pending.len().min(BATCH);
+        let rest = pending.split_off(rest);
+        std::mem::replace(&mut pending, rest)
     }
 }
 
@@ -117,13 +105,24 @@ impl Inner {
 
     /// Sends what is queued now.
     pub(crate) async fn send_pending_releases(&self) {
-        while let Some(batch) = self.releases.take() {
-            let opens = batch.inos.len();
+        loop {
+            let mut pausing = self.releases.pausing.subscribe();
+            // From before they are taken: what is taken is declared no more.
+            let turn = self.releases.turn.lock().await;
+            let batch = self.releases.take();
+            if batch.is_empty() {
+                return;
+            }
+            let opens = batch.len();
             let identity = self.session.live().identity;
-            if let Err(error) =
-                within(CALL_DEADLINE, self.metadata.release(identity, batch.inos.clone())).await
-            {
-                drop(batch);
+            let sent = tokio::select! {
+                sent = within(CALL_DEADLINE, self.metadata.release(identity, batch)) => sent,
+                _ = pausing.wait_for(|waiting| *waiting > 0) => {
+                    Err(FsError::new(ErrorKind::Unavailable, "the session is resumed"))
+                }
+            };
+            drop(turn);
+            if let Err(error) = sent {
                 tracing::debug!(%error, opens, "releases were not confirmed: they end with the session");
                 tokio::time::sleep(PAUSE).await;
             }
@@ -141,17 +140,8 @@ mod tests {
         for ino in 0..600 {
             releases.push(Ino(ino));
         }
-        for (length, left) in [(256, 344), (256, 88), (88, 0)] {
-            let batch = releases.take().unwrap();
-            assert_eq!(batch.inos.len(), length);
-            assert_eq!(
-                releases.unconfirmed().len(),
-                length + left,
-                "one under way counts"
-            );
-            drop(batch);
-            assert_eq!(releases.unconfirmed().len(), left);
-        }
-        assert!(releases.take().is_none());
+        let sizes: Vec<usize> =
+            std::iter::from_fn(|| Some(releases.take().len()).filter(|n| *n > 0)).collect();
+        assert_eq!(sizes, [256, 256, 88]);
     }
 }

@@ -91,9 +91,12 @@ impl Table {
         self.files.lock().values().cloned().collect()
     }
 
-    /// Every open handle, to be opened in a new session.
-    pub(crate) fn handles_to_open(&self) -> Vec<Arc<Handle>> {
-        self.moving.lock().listed += 1;
+    /// Every open handle, to be opened in a new session, in which nothing is open yet: so what was closed before needs no release.
+    pub(crate) fn handles_to_open(&self, releases: &Releases) -> Vec<Arc<Handle>> {
+        let mut moving = self.moving.lock();
+        moving.listed += 1;
+        releases.clear();
+        self.files().iter().for_each(|file| file.forget_releases());
         self.handles()
     }
 
@@ -132,7 +135,7 @@ impl Table {
         self.moving.lock().known > listed
     }
 
-    /// What a resumed session declares: one entry per open, those included of whose release no outcome is known yet.
+    /// What a resumed session declares: one entry per open, those included whose release was not sent yet.
     pub(crate) fn declarations(&self, releases: &Releases) -> Vec<OpenDeclaration> {
         let closing = |ino| OpenDeclaration {
             ino,
@@ -141,7 +144,7 @@ impl Table {
         };
         let mut moving = self.moving.lock();
         moving.listed += 1;
-        let mut opened: Vec<OpenDeclaration> = releases.unconfirmed().into_iter().map(closing).collect();
+        let mut opened: Vec<OpenDeclaration> = releases.pending().into_iter().map(closing).collect();
         for handle in self.handles.read().values() {
             opened.push(OpenDeclaration {
                 ino: handle.file.ino,

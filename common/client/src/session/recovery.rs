@@ -30,6 +30,13 @@ pub(crate) fn client_name(name: &str) -> String {
     name[..end].to_string()
 }
 
+/// What a coordinator knew of open files when another one was about to be opened.
+pub(crate) struct OpensKnown {
+    listed: u64,
+    coordinator_epoch: u64,
+    generation: u64,
+}
+
 impl Inner {
     /// Calls until there is an answer, or an error that does not pass by itself, or the patience ends; whether the session is
     /// the right one is the caller's to know.
@@ -109,19 +116,34 @@ impl Inner {
     }
 
     /// To be called after a file that was opened came into the table. Declares what is open once more, if it was listed for a session since
-    /// `listed` ([`crate::table::Table::listed`], before the file was opened): that one may not have been on the list.
+    /// `before`, for another start of the coordinator or another session: that one may not have been on the list. For the same ones nothing
+    /// is lost by a list that it is not on.
     ///
     /// # Errors
     /// As [`Inner::recover`].
-    pub(crate) async fn declare_since(&self, listed: u64) -> FsResult<()> {
+    pub(crate) async fn declare_since(&self, before: &OpensKnown) -> FsResult<()> {
         let now = self.table.listed();
-        if now == listed {
+        if now == before.listed {
             return Ok(());
         }
         let _one = self.session.recovering.lock().await;
-        match self.table.is_known_since(now) {
+        let live = self.session.live();
+        let same = (live.coordinator_epoch, live.generation) == (before.coordinator_epoch, before.generation);
+        match same || self.table.is_known_since(now) {
             true => Ok(()),
-            false => self.resume_or_begin_again(&self.session.live()).await,
+            false => self.resume_or_begin_again(&live).await,
+        }
+    }
+
+    /// To be called before a file is opened: who counts it, and what was listed by then.
+    pub(crate) fn opens_known(&self) -> OpensKnown {
+        // The list first: one that is made for a new coordinator meanwhile is noticed.
+        let listed = self.table.listed();
+        let live = self.session.live();
+        OpensKnown {
+            listed,
+            coordinator_epoch: live.coordinator_epoch,
+            generation: live.generation,
         }
     }
 
@@ -135,10 +157,11 @@ impl Inner {
     }
 
     async fn resume_or_begin(&self, live: &Live) -> FsResult<()> {
-        if self.closing.load(Ordering::SeqCst) {
+        if self.ended.load(Ordering::SeqCst) {
             return Err(FsError::new(ErrorKind::Unavailable, "the client was shut down"));
         }
         let _declaring = self.locks.declaring();
+        let _no_release = self.releases.pause().await;
         match self.resume(live.identity).await {
             Ok((grant, sent)) => {
                 let failed = self.locks.lose(live.identity.session, &grant.lost_locks);
@@ -187,7 +210,6 @@ impl Inner {
         self.look_back(live, &grant).await?;
         self.give_up_unsaved();
         self.table.fail_locks(&self.locks.restart(new.generation), true);
-        self.releases.clear();
         self.grants.clear();
         // Before anybody else calls in the new session, where nothing is open yet.
         self.open_again(new.identity).await?;
@@ -205,7 +227,7 @@ impl Inner {
     pub(crate) async fn catch_up(&self, point: &CommitPoint) -> FsResult<()> {
         for _ in 0..CATCH_UP_MAX {
             let live = self.session.live();
-            if point.last.epoch <= live.coordinator_epoch || self.closing.load(Ordering::SeqCst) {
+            if point.last.epoch <= live.coordinator_epoch || self.ended.load(Ordering::SeqCst) {
                 return Ok(());
             }
             self.recover(live.stamp).await?;
@@ -265,7 +287,6 @@ impl Inner {
     /// Unsaved data of the ended session is lost: every open file that had some reports it.
     fn give_up_unsaved(&self) {
         for file in self.table.files() {
-            file.forget_releases();
             let error = FsError::new(
                 ErrorKind::Io,
                 "the session ended before the data was saved: unsaved writes are lost",
@@ -281,7 +302,7 @@ impl Inner {
     /// # Errors
     /// `SessionFenced` if the session is gone.
     async fn open_again(&self, identity: Identity) -> FsResult<()> {
-        for handle in self.table.handles_to_open() {
+        for handle in self.table.handles_to_open(&self.releases) {
             let ino = handle.file.ino;
             let what = What::of("opening again", ino);
             let open = || {

@@ -8,6 +8,7 @@
 use super::{MetaRead, MetaStore, WriteBatch};
 use bytes::Bytes;
 use dfs_common::{ErrorKind, FsError, FsResult, durable};
+use std::fs::File;
 use std::io::ErrorKind as IoErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -35,7 +36,8 @@ struct FileState {
 
 impl FileState {
     fn of(path: &Path) -> std::io::Result<Self> {
-        let found = std::fs::metadata(path)?;
+        // Opened, since a network file system may answer by what it knew a while ago otherwise.
+        let found = File::open(path)?.metadata()?;
         Ok(FileState {
             device: found.dev(),
             inode: found.ino(),

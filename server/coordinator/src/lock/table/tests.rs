@@ -726,7 +726,9 @@ fn random_declarations_agree_with_a_table_of_bytes() {
                 match part.iter().any(|byte| byte.iter().any(against)) {
                     _ if part.iter().all(has) => {}
                     true => lost.push(ask),
-                    false => part.iter_mut().for_each(|byte| drop(byte.insert(session, kind))),
+                    false => part.iter_mut().for_each(|byte| {
+                        byte.insert(session, kind);
+                    }),
                 }
             }
             assert_eq!(

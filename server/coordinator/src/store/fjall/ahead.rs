@@ -3,7 +3,9 @@
 //! fjall makes a journal at its full size, but without blocks. A sync of what was written into new blocks waits for the file system's own
 //! journal too, which tells of the blocks: 6 KB in 280 to 310 µs, and 130 to 150 µs into blocks that are there (ext4, virtio disk, ADR 0018).
 //! So the next megabyte is written with zeros before batches get there. Invariant: only holes are filled, which read as zeros before,
-//! within the size of the file, and by whoever has the right to write: a crash at any moment, and fjall, find the same bytes as without.
+//! within the size of the file, and by whoever has the right to write: fjall, and whoever looks after the end of the process, find the same bytes as without. After
+//! a power cut blocks may show what stood in them before, on file systems that let that happen, as they may with any write: recovery takes older
+//! batches for what they are.
 //!
 //! After a restart fjall appends to the journal that it finds, until that has 64 MB: nothing is ahead of the end of a file.
 

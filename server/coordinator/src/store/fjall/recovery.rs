@@ -90,7 +90,9 @@ impl Journal {
         }
         let mut later = None;
         let searched = journal::search(&self.bytes, at + 1, |batch| {
-            later = (!batch.unsynced).then_some(batch);
+            // What has a lower number is of an older journal, in blocks that the file system gave this one before they were written.
+            let newer = self.contents.last.is_none_or(|last| batch.seqno > last.seqno);
+            later = (newer && !batch.unsynced).then_some(batch);
             later.is_none()
         });
         match later {

@@ -490,3 +490,16 @@ fn nothing_is_lost_where_one_journal_ends_and_the_next_begins() {
         "{journals:?}"
     );
 }
+
+#[test]
+fn older_batches_behind_the_end_are_no_sign_of_damage() {
+    let mut image = image(&[true; 5]);
+    image.synced.clear();
+    let mut bytes = image.journal.clone();
+    bytes.extend([0; 200]);
+    bytes.extend(&image.journal[image.batches[1].clone()]);
+    image.assert_opens(&bytes, 5, "blocks of an older journal");
+    bytes.truncate(image.journal.len());
+    bytes[image.batches[3].start + 30] ^= 1;
+    image.assert_refused(&bytes, image.batches[3].start, "a newer one");
+}
