@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 /// After a failed keep-alive the next one follows sooner.
 const KEEPALIVE_AGAIN: Duration = Duration::from_secs(1);
+/// Between two warnings that the lease ran out.
+const WARN_AGAIN: Duration = Duration::from_secs(60);
 /// Resumes that one answer may cause: the coordinator may be restarted meanwhile.
 const CATCH_UP_MAX: u32 = 8;
 
@@ -326,6 +328,7 @@ impl Inner {
     /// Renews the lease until the client stops.
     pub(crate) async fn keep_alive(self: Arc<Self>) {
         let mut interval = SESSION_KEEPALIVE;
+        let mut warned: Option<Instant> = None;
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -341,6 +344,7 @@ impl Inner {
             interval = SESSION_KEEPALIVE;
             match answer {
                 Ok(lease) => {
+                    warned = None;
                     let mut now = self.session.live.write();
                     if now.stamp == live.stamp {
                         now.lease_until = now.lease_until.max(sent + lease);
@@ -361,7 +365,8 @@ impl Inner {
                     let over = Instant::now()
                         .saturating_duration_since(live.lease_until)
                         .as_secs();
-                    if over > 0 {
+                    if over > 0 && warned.is_none_or(|at| at.elapsed() >= WARN_AGAIN) {
+                        warned = Some(Instant::now());
                         tracing::warn!(%error, over, "the session's lease ran out: it may be lost");
                     } else {
                         tracing::debug!(%error, "keep-alive failed");

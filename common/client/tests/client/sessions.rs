@@ -475,3 +475,27 @@ async fn release_under_way_at_a_restart_closes_nothing_else() {
     client.release(second).await;
     until("all is closed", || rig.cluster.metadata.open_files() == 0).await;
 }
+
+#[tokio::test]
+async fn close_while_files_are_opened_again_is_not_lost() {
+    let rig = Rig::new();
+    let client = rig.client().await;
+    let (_, handle) = make(&client, "file", WRITE).await;
+    rig.metadata_faults.replace(|attempt| match attempt.method {
+        "open" => Fault::Delay(Duration::from_millis(300)),
+        _ => Fault::None,
+    });
+    let before = rig.metadata_faults.calls("open");
+    rig.cluster.metadata.fence_all();
+    let asking = tokio::spawn({
+        let client = client.clone();
+        async move { client.statfs().await }
+    });
+    until("it is opened again", || {
+        rig.metadata_faults.calls("open") > before
+    })
+    .await;
+    client.release(handle).await;
+    asking.await.unwrap().unwrap();
+    until("nothing is open", || rig.cluster.metadata.open_files() == 0).await;
+}

@@ -39,7 +39,7 @@ pub fn marked(read: &dyn MetaRead) -> FsResult<Option<u64>> {
 pub fn open(store: &dyn MetaStore, epoch: u64) -> FsResult<()> {
     if marked(store)? != epoch.checked_sub(1) {
         tracing::info!(
-            "counting what lies in each directory: the store was last written by a release that does not, or not all"
+            "counting what lies in each directory: this store was restored, or last written by a release that does not count"
         );
         rebuild(store)?;
         tracing::info!("counted what lies in each directory");
