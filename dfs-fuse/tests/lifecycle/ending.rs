@@ -79,6 +79,25 @@ fn signal_saves_what_is_unsaved_of_a_mount_in_use() {
 }
 
 #[test]
+fn signal_saves_what_is_unsaved_once_another_coordinator_is_there() {
+    let mut cluster = cluster();
+    let mut mount = cluster.mount(MountOptions::default());
+    let content = Content::new(3, CONTENT_BYTES);
+    let mut open = File::create(mount.path().join("open")).unwrap();
+    cluster.node("coordinator").kill();
+    open.write_all(&content.bytes()).unwrap();
+    let pid = nix::unistd::Pid::from_raw(mount.pid() as i32);
+    nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
+    until("mount point to be free", LIMIT, || {
+        (!mount.is_mounted()).then_some(())
+    });
+    cluster.node("coordinator").start();
+    assert!(mount.wait_end().success(), "{}", mount.log());
+    mount.remount();
+    assert!(fs::read(mount.path().join("open")).unwrap() == content.bytes());
+}
+
+#[test]
 fn second_signal_ends_at_once_and_says_so() {
     let mut cluster = cluster();
     let mut mount = cluster.mount(MountOptions {
