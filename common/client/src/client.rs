@@ -74,7 +74,7 @@ pub(crate) struct Inner {
     invalidations: mpsc::Sender<Invalidation>,
     invalidations_out: Mutex<Option<mpsc::Receiver<Invalidation>>>,
     /// Shutdown has begun.
-    pub(crate) closing: AtomicBool,
+    closing: AtomicBool,
     /// Everything is saved, or given up: sessions are not resumed or opened any more.
     pub(crate) ended: AtomicBool,
     pub(crate) stop: CancellationToken,

@@ -199,27 +199,21 @@ impl FramedClient {
     }
 
     async fn connect(&self) -> FsResult<Arc<Connection>> {
-        let unreachable = |why: String| {
-            FsError::new(
-                ErrorKind::Unavailable,
-                format!("{} cannot be reached ({why})", self.peer.address),
-            )
-        };
         let socket = dial(&self.peer)
             .await
-            .map_err(|error| unreachable(reason(&error)))?;
+            .map_err(|error| self.peer.unreachable(&reason(&error)))?;
         let writer = FrameWriter::new(socket);
         let mut reader = FrameReader::new();
         let greet = async {
             writer.socket().writable().await.map_err(|error| broken(&error))?;
             match writer.socket().try_write(&PREFACE) {
                 Ok(sent) if sent == PREFACE.len() => reader.preface(writer.socket()).await,
-                _ => Err(unreachable("it takes nothing".to_string())),
+                _ => Err(self.peer.unreachable("it takes nothing")),
             }
         };
         tokio::time::timeout(PREFACE_DEADLINE, greet)
             .await
-            .map_err(|_| unreachable("it does not answer".to_string()))??;
+            .map_err(|_| self.peer.unreachable("it does not answer"))??;
         let connection = Arc::new(Connection {
             writer,
             waiting: Mutex::new(Some(HashMap::new())),

@@ -72,6 +72,14 @@ impl Peer {
             local_sockets,
         }
     }
+
+    /// The error of a server that cannot be reached.
+    pub(crate) fn unreachable(&self, why: &str) -> FsError {
+        FsError::new(
+            ErrorKind::Unavailable,
+            format!("{} cannot be reached ({why})", self.address),
+        )
+    }
 }
 
 impl From<&str> for Peer {

@@ -48,7 +48,7 @@ impl State {
         self.expire();
         self.forget_replaced();
         let session = self.sessions.get_mut(&identity.session).ok_or_else(fenced)?;
-        match session.epoch == identity.epoch && session.secret == identity.secret && session.resumed {
+        match session.is_of(identity) && session.resumed {
             true => Ok(session),
             false => Err(fenced()),
         }
@@ -108,7 +108,7 @@ impl State {
         let identity = match request.resume {
             Some(identity) => {
                 let known = self.sessions.get_mut(&identity.session).ok_or_else(fenced)?;
-                known.resumed |= known.epoch == identity.epoch && known.secret == identity.secret;
+                known.resumed |= known.is_of(&identity);
                 let session = self.session(&identity)?;
                 session.renewed = now;
                 session.declare(&request.opened);
@@ -360,6 +360,10 @@ impl Open {
 }
 
 impl Session {
+    fn is_of(&self, identity: &Identity) -> bool {
+        self.epoch == identity.epoch && self.secret == identity.secret
+    }
+
     /// What the client says it has open, one declaration per open; what is known beyond that stays.
     fn declare(&mut self, opened: &[OpenDeclaration]) {
         let mut declared = BTreeMap::<Ino, Open>::new();

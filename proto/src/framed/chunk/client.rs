@@ -105,22 +105,16 @@ impl Shared {
 
     async fn connect(&self) -> FsResult<Connection> {
         let connect = async {
-            let unreachable = |why: &dyn std::fmt::Display| {
-                FsError::new(
-                    ErrorKind::Unavailable,
-                    format!("{} cannot be reached ({why})", self.peer.address),
-                )
-            };
             let socket = dial(&self.peer)
                 .await
-                .map_err(|error| unreachable(&reason(&error)))?;
+                .map_err(|error| self.peer.unreachable(&reason(&error)))?;
             // Whoever closes has its reply, or gave the transfer up.
             socket.reset_when_closed();
             let connection = Connection::new(socket);
             connection.greet().await?;
             tokio::time::timeout(PREFACE_DEADLINE, connection.greeted())
                 .await
-                .map_err(|_| unreachable(&"it does not answer"))??;
+                .map_err(|_| self.peer.unreachable("it does not answer"))??;
             Ok(connection)
         };
         self.within(self.deadline, connect).await
