@@ -528,20 +528,20 @@ fn sessions_of_another_protocol_or_without_bounds() {
         client_name: "c".to_string(),
         ..v1::OpenSessionRequest::default()
     };
-    assert!(open_session_from_wire(request(1)).is_ok());
-    for version in [0, 2] {
+    assert!(open_session_from_wire(request(PROTOCOL_VERSION)).is_ok());
+    for version in [0, PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1] {
         let error = open_session_from_wire(request(version)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::UnknownVersion);
         assert!(error.message().contains(&format!("version {version}")), "{error}");
     }
     let name = v1::OpenSessionRequest {
         client_name: "c".repeat(CLIENT_NAME_BYTES_MAX + 1),
-        ..request(1)
+        ..request(PROTOCOL_VERSION)
     };
     refused(open_session_from_wire(name), "client name");
     let opened = v1::OpenSessionRequest {
         opened: vec![v1::OpenDeclaration::default(); SESSION_OPEN_INODES_MAX + 1],
-        ..request(1)
+        ..request(PROTOCOL_VERSION)
     };
     refused(open_session_from_wire(opened), "open inodes");
 

@@ -8,7 +8,7 @@ use crate::session::Live;
 use crate::types::Change;
 use crate::waiting::within;
 use dfs_common::lease::{Obeyed, Recall};
-use dfs_common::limits::{CALL_DEADLINE, RECALLS_PENDING_MAX};
+use dfs_common::limits::{CALL_DEADLINE, RECALL_POLL, RECALLS_PENDING_MAX};
 use dfs_common::{ErrorKind, FsError, Ino};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,6 +18,10 @@ use tokio::sync::watch;
 
 /// Between two attempts to open a stream.
 const ATTACH_AGAIN: Duration = Duration::from_secs(1);
+/// For the answer to a call for recalls, which the coordinator may hold back for [`RECALL_POLL`].
+const POLL_PATIENCE: Duration = RECALL_POLL.saturating_add(Duration::from_secs(2));
+/// After a call for recalls that failed.
+const POLL_AGAIN: Duration = Duration::from_millis(50);
 
 impl Inner {
     /// Keeps a recall stream open until the client stops; without one nothing is answered from memory.
@@ -68,10 +72,17 @@ impl Inner {
                 _ = losses.changed() => {
                     return FsError::new(ErrorKind::Stale, "the session was resumed, or replaced by another one");
                 }
-                page = within(CALL_DEADLINE, ask) => match page {
-                    Ok(page) => page,
-                    Err(error) => return error,
-                },
+                page = within(POLL_PATIENCE, ask) => page,
+            };
+            let page = match page {
+                Ok(page) => page,
+                // Nothing is lost: the coordinator keeps what was not received, and leases hold as long as the session's.
+                Err(error) if error.kind().is_retryable() && self.leased.is_valid() => {
+                    tracing::debug!(%error, "asking for recalls again");
+                    tokio::time::sleep(POLL_AGAIN).await;
+                    continue;
+                }
+                Err(error) => return error,
             };
             for recall in page.recalls {
                 if !progress.begin(recall.sequence) {
