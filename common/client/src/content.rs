@@ -300,6 +300,12 @@ impl Inner {
     pub(crate) async fn give_up_files(self: &Arc<Self>, contents: &[Ino], buffers: &[Ino]) {
         let contents: BTreeSet<Ino> = contents.iter().copied().collect();
         let all: BTreeSet<Ino> = contents.iter().chain(buffers).copied().collect();
+        let is_open = |ino: Ino| {
+            self.table
+                .file(ino)
+                .is_some_and(|file| file.state.lock().handles > 0)
+        };
+        let closed = !all.iter().all(|ino| is_open(*ino));
         let files = all.into_iter().filter_map(|ino| self.table.file(ino));
         let giving_up: Vec<_> = files
             .map(|file| {
@@ -308,6 +314,10 @@ impl Inner {
             })
             .collect();
         join_all(giving_up).await;
+        if closed {
+            // Who asks may do more once it is known that the file is closed here.
+            self.send_pending_releases().await;
+        }
     }
 
     async fn give_up_file(self: Arc<Self>, file: Arc<File>, content: bool) {

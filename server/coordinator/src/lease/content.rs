@@ -76,6 +76,14 @@ impl Readers {
 }
 
 impl LeaseTable {
+    /// Recalls a lease of a session, whether it has it or not; returns when it has obeyed.
+    async fn ask(&self, session: SessionId, lease: Lease) {
+        for given_up in self.recall_anyway(session, lease) {
+            // Dropped or sent, it has.
+            let _ = given_up.await;
+        }
+    }
+
     /// A lease on a file's content, once nobody else changes it; false if there is no such moment for [`CONTENT_PATIENCE`], or none is granted.
     async fn content(&self, session: SessionId, ino: Ino) -> bool {
         let deadline = tokio::time::Instant::now() + CONTENT_PATIENCE;
@@ -156,9 +164,14 @@ impl Core {
                 pages: false,
             };
         }
-        if self.leases.is_buffered_beside(session, [ino]) || self.opens.has_pages_beside(session, ino) {
+        let pages = self.opens.pages_beside(session, ino);
+        if pages.is_some() || self.leases.is_buffered_beside(session, [ino]) {
             let leases = [Lease::buffer(ino), Lease::content(ino)].into();
             let mut change = Change::begin(self.leases.clone(), self.applier.clone(), session, leases);
+            if let Some(other) = pages {
+                // It may have closed the file, and says so before it obeys.
+                self.leases.ask(other, Lease::content(ino)).await;
+            }
             change.recalled().await;
             change.finish();
         }

@@ -344,6 +344,16 @@ impl LeaseTable {
         waits
     }
 
+    /// Recalls a lease of a session that may not have it. Answers what to wait for.
+    pub(super) fn recall_anyway(&self, session: SessionId, lease: Lease) -> Vec<GivenUp> {
+        let mut waits = Vec::new();
+        let mut inner = self.inner.lock();
+        if let Some(holder) = inner.holders.get_mut(&session) {
+            holder.take(vec![lease], &mut waits);
+        }
+        waits
+    }
+
     /// The changes of `by` are committed, or did not happen.
     pub(super) fn end_change(&self, by: SessionId, leases: &BTreeSet<Lease>) {
         let mut inner = self.inner.lock();

@@ -62,13 +62,12 @@ impl Inner {
         Ok(count)
     }
 
-    fn has_pages_beside(&self, session: SessionId, ino: Ino) -> bool {
-        let has = |other: &SessionId| {
+    fn pages_beside(&self, session: SessionId, ino: Ino) -> Option<SessionId> {
+        let has = |other: &&SessionId| {
             let opens = self.by_session.get(other).and_then(|opens| opens.get(&ino));
-            opens.is_some_and(|open| open.pages)
+            **other != session && opens.is_some_and(|open| open.pages)
         };
-        let open = self.by_inode.get(&ino).into_iter().flatten();
-        open.filter(|other| **other != session).any(has)
+        self.by_inode.get(&ino).into_iter().flatten().find(has).copied()
     }
 
     fn forget(&mut self, session: SessionId, ino: Ino) {
@@ -207,15 +206,15 @@ impl OpenTable {
         inner.grace.iter().any(beside) || open.is_some_and(|sessions| sessions.iter().any(beside))
     }
 
-    /// True if another session's kernel may keep pages that its programs write to.
-    pub fn has_pages_beside(&self, session: SessionId, ino: Ino) -> bool {
-        self.inner.lock().has_pages_beside(session, ino)
+    /// The other session whose kernel may keep pages that its programs write to.
+    pub fn pages_beside(&self, session: SessionId, ino: Ino) -> Option<SessionId> {
+        self.inner.lock().pages_beside(session, ino)
     }
 
     /// Whether the session's kernel may keep pages of an inode that it has open for writing: for one session at a time, until it has closed it.
     pub fn claim_pages(&self, session: SessionId, ino: Ino) -> bool {
         let mut inner = self.inner.lock();
-        if inner.has_pages_beside(session, ino) || inner.grace.iter().any(|other| *other != session) {
+        if inner.pages_beside(session, ino).is_some() || inner.grace.iter().any(|other| *other != session) {
             return false;
         }
         let opens = inner.by_session.get_mut(&session);
@@ -326,9 +325,9 @@ mod tests {
         table.open(B, FILE, true, false).unwrap();
         assert!(!table.claim_pages(B, FILE), "not even open for writing");
         table.open(B, FILE, false, true).unwrap();
-        assert!(!table.claim_pages(B, FILE) && table.has_pages_beside(B, FILE));
+        assert!(!table.claim_pages(B, FILE) && table.pages_beside(B, FILE) == Some(A));
         table.release(A, FILE).unwrap();
-        assert!(table.claim_pages(B, FILE) && !table.has_pages_beside(B, FILE));
+        assert!(table.claim_pages(B, FILE) && table.pages_beside(B, FILE).is_none());
         table.begin_grace(SessionId(9));
         assert!(!table.claim_pages(B, FILE), "that one may have some");
         let declared = OpenDeclaration {
