@@ -2,8 +2,6 @@
 
 use dfs_common::Ino;
 use dfs_common::attr::Attr;
-use dfs_common::name::Name;
-use std::time::Duration;
 
 /// An open file of this client.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -22,13 +20,12 @@ pub struct OpenFlags {
     pub truncate: bool,
 }
 
-/// Attributes, and for how long a cache above (the kernel) may answer from them and from the name.
+/// An inode. For how long a cache above (the kernel) may answer from it is asked for separately: [`crate::Client::attributes_hold`],
+/// [`crate::Client::name_holds`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Attributes, with this client's unsaved writes.
     pub attr: Attr,
-    /// Zero: ask every time.
-    pub valid_for: Duration,
 }
 
 /// A file made or found by [`crate::Client::create`], and opened.
@@ -82,21 +79,24 @@ pub enum Change {
         /// Bytes; 0: to the end.
         length: u64,
     },
-    /// A name.
-    Entry {
-        /// Its directory.
-        parent: Ino,
-        /// The name.
-        name: Name,
+    /// What a lease on the inode covered: attributes and, of a directory, its names.
+    Lease {
+        /// The inode.
+        ino: Ino,
     },
+    /// What all leases covered.
+    Leases,
 }
 
 impl Change {
-    /// The inode; of a name its directory.
-    pub fn ino(&self) -> Ino {
+    /// The inode; `None` for all.
+    pub fn ino(&self) -> Option<Ino> {
         match self {
-            Change::Inode { ino } | Change::Attributes { ino } | Change::Pages { ino, .. } => *ino,
-            Change::Entry { parent, .. } => *parent,
+            Change::Inode { ino }
+            | Change::Attributes { ino }
+            | Change::Pages { ino, .. }
+            | Change::Lease { ino } => Some(*ino),
+            Change::Leases => None,
         }
     }
 }

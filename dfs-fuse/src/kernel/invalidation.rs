@@ -4,22 +4,26 @@
 //! of the pages, for whoever holds a directory's lock). For the same reason one that waits must not hold up another: each inode's are taken
 //! one after the other, by a task of its own, and inodes do not wait for each other.
 
+use super::view::KernelView;
 use dfs_client::{Change, Invalidation};
 use dfs_common::Ino;
 use fuser::{INodeNo, Notifier};
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 
 /// Invalidations that wait for one of the same inode before them. An inode that has some has a task.
-type Queues = Mutex<HashMap<Ino, VecDeque<Invalidation>>>;
+type Queues = Mutex<HashMap<Option<Ino>, VecDeque<Invalidation>>>;
 
 /// Passes invalidations on until the client or the mount ends.
-pub async fn pass_on(mut changes: Receiver<Invalidation>, kernel: Notifier, stop: CancellationToken) {
+pub async fn pass_on(
+    mut changes: Receiver<Invalidation>,
+    kernel: Notifier,
+    view: Arc<KernelView>,
+    stop: CancellationToken,
+) {
     let queues: Arc<Queues> = Arc::default();
     loop {
         let invalidation = tokio::select! {
@@ -39,14 +43,14 @@ pub async fn pass_on(mut changes: Receiver<Invalidation>, kernel: Notifier, stop
             first
         };
         if first {
-            let (queues, kernel) = (queues.clone(), kernel.clone());
-            tokio::task::spawn_blocking(move || pass_on_inode(&queues, &kernel, ino));
+            let (queues, kernel, view) = (queues.clone(), kernel.clone(), view.clone());
+            tokio::task::spawn_blocking(move || pass_on_inode(&queues, &kernel, &view, ino));
         }
     }
 }
 
 /// What is queued for one inode, until nothing is.
-fn pass_on_inode(queues: &Queues, kernel: &Notifier, ino: Ino) {
+fn pass_on_inode(queues: &Queues, kernel: &Notifier, view: &KernelView, ino: Option<Ino>) {
     loop {
         let next = {
             let mut queues = queues.lock();
@@ -59,14 +63,14 @@ fn pass_on_inode(queues: &Queues, kernel: &Notifier, ino: Ino) {
         let Some(Invalidation { change, again, done }) = next else {
             return;
         };
-        send(kernel, &change);
+        send(kernel, view, &change);
         if let Some(mut again) = again {
             loop {
                 let changes = again();
                 if changes.is_empty() {
                     break;
                 }
-                changes.iter().for_each(|change| send(kernel, change));
+                changes.iter().for_each(|change| send(kernel, view, change));
             }
         }
         // Who waits for it may be gone.
@@ -74,7 +78,7 @@ fn pass_on_inode(queues: &Queues, kernel: &Notifier, ino: Ino) {
     }
 }
 
-fn send(kernel: &Notifier, change: &Change) {
+fn send(kernel: &Notifier, view: &KernelView, change: &Change) {
     let taken = match change {
         // From 0 to the end: attributes and all pages.
         Change::Inode { ino } => kernel.inval_inode(INodeNo(ino.0), 0, 0),
@@ -84,11 +88,9 @@ fn send(kernel: &Notifier, change: &Change) {
             let length = i64::try_from(*length).unwrap_or(0);
             kernel.inval_inode(INodeNo(ino.0), offset, length)
         }
-        Change::Entry { parent, name } => {
-            kernel.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name.as_bytes()))
-        }
-        // A negative offset: attributes alone. Takes no lock that a waiting request may hold.
-        Change::Attributes { ino } => kernel.inval_inode(INodeNo(ino.0), -1, 0),
+        Change::Attributes { ino } => return view.take_back_attributes(*ino),
+        Change::Lease { ino } => return view.take_back(*ino),
+        Change::Leases => return view.take_back_everything(),
     };
     if let Err(error) = taken {
         tracing::debug!(?change, %error, "the kernel did not take an invalidation");

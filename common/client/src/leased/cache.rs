@@ -16,8 +16,8 @@ use tokio::sync::{Notify, watch};
 const INODES_MAX: usize = 100_000;
 /// Names remembered, of all directories together.
 const NAMES_MAX: usize = 1_000_000;
-/// For how long a kernel may answer from attributes that it was given.
-pub(super) const KERNEL_VALIDITY_MAX: Duration = Duration::from_secs(1);
+/// A kernel stops to answer from what it was given this long before the lease ends.
+const KERNEL_MARGIN: Duration = Duration::from_secs(2);
 
 /// A moment before a call.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +72,13 @@ struct Inner {
 impl Inner {
     fn is_valid(&self) -> bool {
         self.until.is_some_and(|until| Instant::now() < until)
+    }
+
+    fn kernel_validity(&self) -> Duration {
+        let until = self.until.map_or(Duration::ZERO, |until| {
+            until.saturating_duration_since(Instant::now())
+        });
+        until.saturating_sub(KERNEL_MARGIN)
     }
 
     fn known(&self, ino: Ino) -> Option<&Known> {
@@ -247,13 +254,31 @@ impl LeasedCache {
         stamp.0 >= inner.floor && stamp.0 >= recalled
     }
 
-    /// For how long a kernel may answer from the attributes of `ino` by itself.
-    pub(crate) fn validity(&self, ino: Ino) -> Duration {
+    /// For how long a kernel may answer by itself from `attr`, which `seen` makes of what is leased: not at all if that is not what is true now.
+    pub(crate) fn attr_holds(&self, attr: &Attr, seen: impl FnOnce(&mut Attr)) -> Duration {
+        let leased = {
+            let inner = self.inner.lock();
+            let known = inner.known(attr.ino).filter(|known| known.current);
+            known
+                .and_then(|known| known.attr.clone())
+                .map(|leased| (leased, inner.kernel_validity()))
+        };
+        let Some((mut leased, validity)) = leased else {
+            return Duration::ZERO;
+        };
+        seen(&mut leased);
+        match leased == *attr {
+            true => validity,
+            false => Duration::ZERO,
+        }
+    }
+
+    /// For how long a kernel may answer by itself that `name` is `ino`, or not there: not at all if that is not what is true now.
+    pub(crate) fn name_holds(&self, directory: Ino, name: &Name, ino: Option<Ino>) -> Duration {
         let inner = self.inner.lock();
-        match (inner.known(ino), inner.until) {
-            (Some(known), Some(until)) if known.current => until
-                .saturating_duration_since(Instant::now())
-                .min(KERNEL_VALIDITY_MAX),
+        let names = inner.known(directory).and_then(|known| known.names.as_ref());
+        match names.and_then(|names| names.find(name)) {
+            Some(found) if found == ino => inner.kernel_validity(),
             _ => Duration::ZERO,
         }
     }
@@ -314,6 +339,19 @@ impl LeasedCache {
             known.names.get_or_insert_default();
             inner.with_names(parent, |names| names.note(name, ino));
         }
+    }
+
+    /// A moment before a call, and whether a lease on `ino` is held then.
+    pub(super) fn stamp_leased(&self, ino: Ino) -> (Stamp, bool) {
+        let inner = self.inner.lock();
+        // Both go with the lease.
+        let held = |known: &Known| known.attr.is_some() || known.names.is_some();
+        (Stamp(inner.clock), inner.known(ino).is_some_and(held))
+    }
+
+    /// Remembers that a name is not there, of a directory that was leased at `stamp`.
+    pub(super) fn put_absent(&self, stamp: Stamp, parent: Ino, name: &Name) {
+        self.put_name(stamp, parent, name, None);
     }
 
     /// Every name of a leased directory was put since `stamp`.

@@ -8,7 +8,7 @@ use crate::session::Live;
 use crate::types::Change;
 use crate::waiting::within;
 use dfs_common::lease::{Obeyed, Recall};
-use dfs_common::limits::{CALL_DEADLINE, RECALL_POLL, RECALLS_PENDING_MAX};
+use dfs_common::limits::{CALL_DEADLINE, RECALL_POLL, RECALLS_PENDING_MAX, SESSION_LEASE};
 use dfs_common::{ErrorKind, FsError, Ino};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,6 +18,8 @@ use tokio::sync::watch;
 
 /// Between two attempts to open a stream.
 const ATTACH_AGAIN: Duration = Duration::from_secs(1);
+/// From the end of one to the next: changes of others may wait for that.
+const ATTACH_SOON: Duration = Duration::from_millis(100);
 /// For the answer to a call for recalls, which the coordinator may hold back for [`RECALL_POLL`].
 const POLL_PATIENCE: Duration = RECALL_POLL.saturating_add(Duration::from_secs(2));
 /// After a call for recalls that failed.
@@ -37,8 +39,8 @@ impl Inner {
                     self.leased.detached();
                     tracing::debug!(%error, "the recall stream ended");
                     // To attach says that nothing of before is used any more, by a kernel neither.
-                    self.give_up_all_content().await;
-                    tokio::time::sleep(super::cache::KERNEL_VALIDITY_MAX).await;
+                    tokio::join!(self.give_up_all_content(), self.give_up_all_metadata());
+                    tokio::time::sleep(ATTACH_SOON).await;
                     continue;
                 }
                 Err(error) if error.kind() == ErrorKind::NotSupported => {
@@ -103,14 +105,21 @@ impl Inner {
         }
     }
 
+    /// After all leases were lost: returns when nothing of before is answered by a cache above.
+    async fn give_up_all_metadata(&self) {
+        let given_up = self.forget_above(vec![Change::Leases]);
+        // What is not given back ends with the lease that it was given under.
+        let _ = tokio::time::timeout(SESSION_LEASE, given_up).await;
+    }
+
     async fn give_up(self: &Arc<Self>, recall: Recall) {
         if recall.inos.contains(&Ino::QUOTAS) {
             self.quotas.expect();
         }
-        let attributes = recall.inos.iter().filter(|ino| **ino != Ino::QUOTAS);
-        let attributes = attributes.map(|ino| Change::Attributes { ino: *ino }).collect();
+        let leases = recall.inos.iter().filter(|ino| **ino != Ino::QUOTAS);
+        let leases = leases.map(|ino| Change::Lease { ino: *ino }).collect();
         tokio::join!(
-            self.forget_above(attributes),
+            self.forget_above(leases),
             self.give_up_files(&recall.contents, &recall.buffers)
         );
     }
