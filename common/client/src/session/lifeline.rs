@@ -13,7 +13,7 @@ use std::time::Duration;
 /// Before the next attempt: a coordinator that starts again is back soon.
 const AGAIN: Duration = Duration::from_millis(250);
 /// Between attempts, at most.
-const AGAIN_MAX: Duration = Duration::from_secs(30);
+const AGAIN_MAX: Duration = Duration::from_secs(5);
 
 impl Inner {
     /// Holds lifelines, one after the other, until the client stops or it is known that there are none.

@@ -32,6 +32,14 @@ impl SessionLifeline {
     }
 }
 
+impl Drop for SessionLifeline {
+    fn drop(&mut self) {
+        if let Some(core) = self.core.upgrade() {
+            core.sessions.let_go(&self.identity, self.number);
+        }
+    }
+}
+
 #[async_trait]
 impl Lifeline for SessionLifeline {
     async fn hold(&mut self) -> FsResult<()> {

@@ -32,14 +32,10 @@ struct Session {
     secret: SessionSecret,
     state: State,
     renewed: Duration,
-    line: Option<Line>,
-}
-
-/// The lifeline that a session hangs on.
-struct Line {
-    number: u64,
-    /// Dropped when it does not count any more.
-    _counts: oneshot::Sender<()>,
+    /// Number of the last lifeline that it was hung on, from 1; 0: none.
+    last_line: u64,
+    /// If it hangs on that one; dropped when that is over.
+    line: Option<oneshot::Sender<()>>,
 }
 
 /// All sessions that the store has.
@@ -72,12 +68,10 @@ fn same_secret(a: &SessionSecret, b: &SessionSecret) -> bool {
 
 impl Session {
     fn later_line(&self, number: u64) -> FsResult<()> {
-        match &self.line {
-            Some(line) if line.number >= number => {
-                Err(FsError::new(ErrorKind::Stale, "the session has a later lifeline"))
-            }
-            _ => Ok(()),
+        if number > self.last_line {
+            return Ok(());
         }
+        Err(FsError::new(ErrorKind::Stale, "the session has a later lifeline"))
     }
 }
 
@@ -119,6 +113,7 @@ impl SessionTable {
             secret,
             state,
             renewed,
+            last_line: 0,
             line: None,
         };
         let mut inner = self.inner.lock();
@@ -224,10 +219,8 @@ impl SessionTable {
         let session = inner.proven(identity)?;
         session.later_line(number)?;
         let (sender, over) = oneshot::channel();
-        session.line = Some(Line {
-            number,
-            _counts: sender,
-        });
+        session.last_line = number;
+        session.line = Some(sender);
         Ok(over)
     }
 
@@ -237,11 +230,21 @@ impl SessionTable {
         let mut inner = self.inner.lock();
         let hangs = inner
             .proven(identity)
-            .is_ok_and(|session| session.line.as_ref().is_some_and(|line| line.number == number));
+            .is_ok_and(|session| session.line.is_some() && session.last_line == number);
         if hangs {
             self.set_state(&mut inner, identity.session, State::Ending);
         }
         hangs
+    }
+
+    /// A lifeline broke, which says nothing of the client: if the session hung on it, it hangs on none.
+    pub fn let_go(&self, identity: &Identity, number: u64) {
+        let mut inner = self.inner.lock();
+        if let Ok(session) = inner.proven(identity)
+            && session.last_line == number
+        {
+            session.line = None;
+        }
     }
 
     /// Sessions that hang on a lifeline.
@@ -426,9 +429,16 @@ mod tests {
             assert!(!table.part(&wrong, 2));
             assert_eq!(table.hold_line(&wrong, 3).unwrap_err().message(), WRONG);
         }
+        table.let_go(&one, 1);
+        assert_eq!(table.lifelines(), 1);
         table.check(&one).unwrap();
-        assert!(table.part(&one, 2));
-        assert!(!table.part(&one, 2), "it is taken apart once");
+        // It broke: its end means nothing any more, nor can it be held again.
+        table.let_go(&one, 2);
+        assert!(!table.part(&one, 2));
+        assert_eq!(table.hold_line(&one, 2).unwrap_err().kind(), ErrorKind::Stale);
+        let mut third = table.hold_line(&one, 3).unwrap();
+        assert!(table.part(&one, 3));
+        assert!(!table.part(&one, 3), "it is taken apart once");
         assert_eq!(table.check(&one).unwrap_err().message(), UNKNOWN);
         assert_eq!(table.hold_line(&one, 3).unwrap_err().message(), UNKNOWN);
         assert!(
