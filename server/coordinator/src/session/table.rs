@@ -442,7 +442,7 @@ mod tests {
         assert_eq!(table.check(&one).unwrap_err().message(), UNKNOWN);
         assert_eq!(table.hold_line(&one, 3).unwrap_err().message(), UNKNOWN);
         assert!(
-            second
+            third
                 .try_recv()
                 .is_err_and(|error| error == oneshot::error::TryRecvError::Closed)
         );
