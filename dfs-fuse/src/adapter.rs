@@ -31,8 +31,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// Largest read and write in one request, in bytes.
-const REQUEST_BYTES_MAX: u32 = 1 << 20;
+/// Largest read and write in one request, in bytes: 1 MiB at any offset of a page.
+const REQUEST_BYTES_MAX: u32 = (1 << 20) + 4096;
 /// Read-ahead and asynchronous requests that the kernel keeps in flight.
 const BACKGROUND_REQUESTS_MAX: u16 = 128;
 /// What this program asks of the kernel. Left out on purpose: a write-back cache (it would make one kernel the authority
@@ -113,7 +113,7 @@ async fn open(
         handle: opened.handle,
         appends: asked.append,
     };
-    Ok((open, convert::kernel_flags(opened.keep_cache)))
+    Ok((open, convert::kernel_flags(opened.keep_cache, opened.direct)))
 }
 
 /// A write at a place through a file that was opened to append: a page of a shared map, or O_APPEND was taken off since.
@@ -505,7 +505,7 @@ impl Filesystem for Adapter {
                     handle: created.handle,
                     appends: asked.append,
                 },
-                flags: convert::kernel_flags(created.keep_cache),
+                flags: convert::kernel_flags(created.keep_cache, created.direct),
             })
         });
     }

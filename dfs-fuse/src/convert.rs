@@ -125,8 +125,9 @@ pub fn is_execution(flags: i32) -> bool {
 }
 
 /// What the kernel is told of an open file.
-pub fn kernel_flags(keep_cache: bool) -> FopenFlags {
+pub fn kernel_flags(keep_cache: bool, direct: bool) -> FopenFlags {
     let mut kernel = FopenFlags::empty();
+    kernel.set(FopenFlags::FOPEN_DIRECT_IO, direct);
     kernel.set(FopenFlags::FOPEN_KEEP_CACHE, keep_cache);
     kernel
 }

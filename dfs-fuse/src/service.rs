@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 const REQUEST_THREADS: std::ops::RangeInclusive<usize> = 2..=8;
 const WORKER_THREADS: std::ops::RangeInclusive<usize> = 2..=16;
 /// Blocking work of the client and of unmounting.
-const BLOCKING_THREADS_MAX: usize = 64;
+const BLOCKING_THREADS_MAX: usize = 512;
 /// For the kernel to let go after an unmount, and for tasks to end.
 const END: Duration = Duration::from_secs(5);
 
@@ -76,7 +76,7 @@ struct Service {
     client: Client,
     answers: Answers,
     mount: MountPoint,
-    /// Ends the thread of invalidations.
+    /// Ends the task of invalidations.
     stop: CancellationToken,
     /// The kernel has closed the connection, or it failed.
     ended: oneshot::Receiver<std::io::Result<()>>,
@@ -94,6 +94,7 @@ impl Service {
                 return Err(FsError::new(ErrorKind::Interrupted, "ended by a signal before anything was mounted"));
             }
         };
+        tuning::raise_request_pages();
         let device = mount::mount(mountpoint, &settings.fsname, &settings.options)?;
         let point = match MountPoint::new(mountpoint) {
             Ok(point) => point,
@@ -129,7 +130,7 @@ impl Service {
             .map_err(|error| FsError::from(error).context("agreeing with the kernel on FUSE"))?;
         let stop = CancellationToken::new();
         if let Some(changes) = client.invalidations() {
-            invalidation::start(runtime, changes, session.notifier(), stop.clone())?;
+            runtime.spawn(invalidation::pass_on(changes, session.notifier(), stop.clone()));
         }
         let (end, ended) = oneshot::channel();
         std::thread::Builder::new()

@@ -42,6 +42,8 @@ pub struct Created {
     pub existed: bool,
     /// As [`OpenedFile::keep_cache`].
     pub keep_cache: bool,
+    /// As [`OpenedFile::direct`].
+    pub direct: bool,
 }
 
 /// A file opened by [`crate::Client::open`].
@@ -53,11 +55,14 @@ pub struct OpenedFile {
     pub handle: FileHandle,
     /// Pages that a cache above (the kernel) holds of the file are still its content.
     pub keep_cache: bool,
+    /// A cache above must keep no pages for this handle: what it writes may land elsewhere than that thinks (appends), or another client's programs
+    /// may have the file mapped.
+    pub direct: bool,
 }
 
-/// A change that a cache above (the kernel) must hear of. Handled in order.
-#[derive(Debug)]
-pub enum Invalidation {
+/// What a cache above (the kernel) must forget.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
     /// Attributes and content of an inode.
     Inode {
         /// The inode.
@@ -68,8 +73,15 @@ pub enum Invalidation {
         /// The inode.
         ino: Ino,
     },
-    /// To be dropped or sent once everything before it was handled: another client waits for that.
-    Barrier(tokio::sync::oneshot::Sender<()>),
+    /// Attributes of an inode, and its content from `offset` on.
+    Pages {
+        /// The inode.
+        ino: Ino,
+        /// First byte.
+        offset: u64,
+        /// Bytes; 0: to the end.
+        length: u64,
+    },
     /// A name.
     Entry {
         /// Its directory.
@@ -77,4 +89,27 @@ pub enum Invalidation {
         /// The name.
         name: Name,
     },
+}
+
+impl Change {
+    /// The inode; of a name its directory.
+    pub fn ino(&self) -> Ino {
+        match self {
+            Change::Inode { ino } | Change::Attributes { ino } | Change::Pages { ino, .. } => *ino,
+            Change::Entry { parent, .. } => *parent,
+        }
+    }
+}
+
+/// What a cache above must forget right after it forgot something; nothing: that is all.
+pub type Again = Box<dyn FnMut() -> Vec<Change> + Send>;
+
+/// A change that a cache above (the kernel) must hear of. Those of one inode are handled in order; none waits for another inode's.
+pub struct Invalidation {
+    /// What it must forget.
+    pub change: Change,
+    /// To be asked at once when it has, on the same thread, until the answer is nothing.
+    pub again: Option<Again>,
+    /// To be dropped or sent after that: somebody may wait for it.
+    pub done: Option<tokio::sync::oneshot::Sender<()>>,
 }

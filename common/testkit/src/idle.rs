@@ -3,6 +3,7 @@
 
 use crate::process::ProcessCluster;
 use bytes::Bytes;
+use dfs_common::lease::Obeyed;
 use dfs_common::limits::{READDIR_ENTRIES_MAX, SESSION_KEEPALIVE};
 use dfs_common::op::{MutationBatch, NumberedOp, OpReply, Operation};
 use dfs_common::service::{Lifeline, MetadataService};
@@ -64,6 +65,7 @@ impl Idle {
             opened: Vec::new(),
             unsynced: None,
             locks: Default::default(),
+            leases: false,
         };
         let grant = service.open_session(request).await.expect("a session");
         let identity = grant.identity;
@@ -94,12 +96,15 @@ impl Idle {
     }
 
     async fn follow_recalls(self: &Arc<Self>) {
-        let page = self.service.recalls(self.identity, 0, 0).await;
+        let page = self.service.recalls(self.identity, 0, Obeyed::default()).await;
         let stream = page.expect("a recall stream").stream;
         let kept = Arc::downgrade(self);
         tokio::spawn(async move {
             while let Some(idle) = kept.upgrade() {
-                let page = idle.service.recalls(idle.identity, stream, 0).await;
+                let page = idle
+                    .service
+                    .recalls(idle.identity, stream, Obeyed::default())
+                    .await;
                 if page.is_ok_and(|page| !page.recalls.is_empty()) {
                     return;
                 }

@@ -147,9 +147,15 @@ impl<S: MetadataService + ?Sized> MetadataHandler<S> {
         }
         let page = self
             .service
-            .read_extents(identity, Ino(request.ino), request.offset, request.length)
+            .read_extents(
+                identity,
+                Ino(request.ino),
+                request.offset,
+                request.length,
+                request.settle,
+            )
             .await?;
-        Ok(extent_page_to_wire(&page))
+        Ok(extents_to_wire(&page))
     }
 
     pub(crate) async fn open(&self, request: v1::OpenRequest) -> FsResult<v1::OpenReply> {
@@ -236,11 +242,9 @@ impl<S: MetadataService + ?Sized> MetadataHandler<S> {
     }
 
     pub(crate) async fn recalls(&self, request: v1::RecallsRequest) -> FsResult<v1::RecallsReply> {
+        let obeyed = obeyed_from_wire(&request)?;
         let identity = required_identity(request.identity)?;
-        let page = self
-            .service
-            .recalls(identity, request.stream, request.acknowledged)
-            .await?;
+        let page = self.service.recalls(identity, request.stream, obeyed).await?;
         Ok(recall_page_to_wire(&page))
     }
 }

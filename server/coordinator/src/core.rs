@@ -207,7 +207,10 @@ impl Core {
         use crate::session::opens::Counted;
         loop {
             match self.opens.release(session, ino)? {
-                Counted::Done(0) => break,
+                Counted::Done(0) => {
+                    self.leases.closed(session, ino, &self.opens);
+                    break;
+                }
                 Counted::Done(_) => return Ok(()),
                 Counted::Settling => self.applier.barrier().await?,
             }

@@ -69,6 +69,7 @@ impl Rig {
             opened: Vec::new(),
             unsynced: None,
             locks: Default::default(),
+            leases: false,
         };
         let grant = within(client.open_session(request)).await.unwrap();
         (client, grant.identity)
@@ -316,6 +317,7 @@ async fn coordinator_that_stops_ends_no_session() {
                 opened: Vec::new(),
                 unsynced: None,
                 locks: Default::default(),
+                leases: false,
             };
             let error = within(client.open_session(request)).await.err();
             error.is_some_and(|error| error.kind() == ErrorKind::SessionFenced)

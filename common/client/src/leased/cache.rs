@@ -10,6 +10,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::{Notify, watch};
 
 /// Inodes remembered.
 const INODES_MAX: usize = 100_000;
@@ -37,6 +38,8 @@ pub(super) enum Answer {
 struct Known {
     /// Clock of the last event that concerned the inode.
     changed: u64,
+    /// And of the last recall.
+    recalled: u64,
     attr: Option<Attr>,
     /// The attributes are those of now. Else a change of our own made times or counts old, but not who may do what.
     current: bool,
@@ -62,6 +65,8 @@ struct Inner {
     floor: u64,
     /// Leases hold until then; `None` without a recall stream.
     until: Option<Instant>,
+    /// The service grants none, and takes none away.
+    unsupported: bool,
 }
 
 impl Inner {
@@ -109,6 +114,7 @@ impl Inner {
             known.attr = None;
         }
         if event == Event::Recall {
+            known.recalled = clock;
             let names = known.names.take();
             self.names -= names.as_ref().map_or(0, Names::count);
         }
@@ -135,6 +141,9 @@ impl Inner {
 /// Leased metadata.
 pub(crate) struct LeasedCache {
     inner: Mutex<Inner>,
+    /// Counts losses of the session: the recall stream is of no use then.
+    pub(super) losses: watch::Sender<u64>,
+    attached: Notify,
 }
 
 impl Default for LeasedCache {
@@ -146,7 +155,10 @@ impl Default for LeasedCache {
                 clock: 0,
                 floor: 0,
                 until: None,
+                unsupported: false,
             }),
+            losses: watch::Sender::new(0),
+            attached: Notify::new(),
         }
     }
 }
@@ -155,6 +167,34 @@ impl LeasedCache {
     /// A recall stream was opened: from now on replies may be remembered, until `until`.
     pub(crate) fn attached(&self, until: Instant) {
         self.inner.lock().forget_everything(Some(until));
+        self.attached.notify_waiters();
+    }
+
+    /// The service grants no leases.
+    pub(crate) fn unsupported(&self) {
+        self.inner.lock().unsupported = true;
+        self.attached.notify_waiters();
+    }
+
+    /// The service grants leases, as far as is known.
+    pub(crate) fn is_supported(&self) -> bool {
+        !self.inner.lock().unsupported
+    }
+
+    /// What was granted may be relied on.
+    pub(crate) fn holds(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.unsupported || inner.is_valid()
+    }
+
+    /// Waits for a recall stream, at most for `patience`.
+    pub(crate) async fn wait_for_stream(&self, patience: Duration) {
+        let mut attached = std::pin::pin!(self.attached.notified());
+        attached.as_mut().enable();
+        if !self.holds() {
+            // Nobody comes to harm if there is none: it is asked again.
+            let _ = tokio::time::timeout(patience, attached).await;
+        }
     }
 
     /// The session's lease was renewed to `until`. Ignored without a recall stream.
@@ -164,13 +204,19 @@ impl LeasedCache {
         }
     }
 
-    /// The stream or the session was lost.
-    pub(crate) fn lost(&self) {
+    /// The stream was lost.
+    pub(super) fn detached(&self) {
         self.inner.lock().forget_everything(None);
     }
 
+    /// The session was resumed or lost.
+    pub(crate) fn lost(&self) {
+        self.detached();
+        self.losses.send_modify(|losses| *losses += 1);
+    }
+
     /// Leases were recalled.
-    pub(crate) fn recall(&self, inos: &[Ino]) {
+    pub(crate) fn recall<'a>(&self, inos: impl IntoIterator<Item = &'a Ino>) {
         let mut inner = self.inner.lock();
         for ino in inos {
             inner.event(*ino, Event::Recall);
@@ -192,6 +238,13 @@ impl LeasedCache {
         let inner = self.inner.lock();
         let changed = inner.inodes.peek(&ino).map_or(0, |known| known.changed);
         stamp.0 >= inner.floor && stamp.0 >= changed
+    }
+
+    /// No lease on `ino` was recalled since `stamp`, nor the stream lost.
+    pub(crate) fn unrecalled(&self, stamp: Stamp, ino: Ino) -> bool {
+        let inner = self.inner.lock();
+        let recalled = inner.inodes.peek(&ino).map_or(0, |known| known.recalled);
+        stamp.0 >= inner.floor && stamp.0 >= recalled
     }
 
     /// For how long a kernel may answer from the attributes of `ino` by itself.

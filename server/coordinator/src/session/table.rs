@@ -5,7 +5,7 @@
 //! refused, at the service and again in the applier.
 
 use dfs_common::clock::Clock;
-use dfs_common::limits::{SESSION_LEASE, SESSIONS_MAX};
+use dfs_common::limits::{RECALL_PATIENCE, SESSION_LEASE, SESSIONS_MAX};
 use dfs_common::session::{Identity, SessionSecret};
 use dfs_common::{ErrorKind, FsError, FsResult, SessionEpoch, SessionId};
 use parking_lot::Mutex;
@@ -49,6 +49,8 @@ pub struct SessionTable {
 struct Inner {
     sessions: HashMap<SessionId, Session>,
     in_grace: usize,
+    /// Resumed after the restart, then, and still answering from what was leased before it.
+    unattached: HashMap<SessionId, Duration>,
     last_look: Duration,
 }
 
@@ -100,6 +102,7 @@ impl SessionTable {
             inner: Mutex::new(Inner {
                 sessions: HashMap::new(),
                 in_grace: 0,
+                unattached: HashMap::new(),
                 last_look,
             }),
             settled: Notify::new(),
@@ -133,15 +136,41 @@ impl SessionTable {
                 session.line = None;
             }
         }
+        if state == State::Ending {
+            self.attach(inner, session);
+        }
     }
 
-    /// Waits until no session is in grace: every client from before the restart has resumed, and so forgotten what it was
-    /// leased, or its lease has ended.
-    pub async fn settled(&self) {
+    fn attach(&self, inner: &mut Inner, session: SessionId) {
+        if inner.unattached.remove(&session).is_some() {
+            self.settled.notify_waiters();
+        }
+    }
+
+    /// The session has a recall stream: its client has forgotten what it was leased before.
+    pub fn attached(&self, session: SessionId) {
+        self.attach(&mut self.inner.lock(), session);
+    }
+
+    /// True between [`SessionTable::resumed`] and [`SessionTable::attached`].
+    pub fn is_unattached(&self, session: SessionId) -> bool {
+        self.inner.lock().unattached.contains_key(&session)
+    }
+
+    /// See [`SessionTable::settled_beside`].
+    pub fn is_settled_beside(&self, session: SessionId) -> bool {
+        let inner = self.inner.lock();
+        let mut unattached = inner.unattached.keys();
+        inner.in_grace == 0 && unattached.all(|other| *other == session)
+    }
+
+    /// Waits until every client from before the restart, but for `session`'s, has resumed and forgotten what it was leased, or its lease has
+    /// ended.
+    pub async fn settled_beside(&self, session: SessionId) {
         loop {
             let mut settled = std::pin::pin!(self.settled.notified());
             settled.as_mut().enable();
-            if self.inner.lock().in_grace == 0 {
+            if self.is_settled_beside(session) {
                 return;
             }
             settled.await;
@@ -189,8 +218,9 @@ impl SessionTable {
         self.inner.lock().proven(identity).map(drop)
     }
 
-    /// The session declared its opens: it is live.
-    pub fn resumed(&self, session: SessionId) {
+    /// The session declared its opens: it is live. `leases`: it still answers from what was leased before a restart, until
+    /// [`SessionTable::attached`].
+    pub fn resumed(&self, session: SessionId, leases: bool) {
         let now = self.clock.monotonic();
         let mut inner = self.inner.lock();
         let Some(entry) = inner.sessions.get_mut(&session) else {
@@ -198,6 +228,9 @@ impl SessionTable {
         };
         if entry.state != State::Ending {
             entry.renewed = now;
+            if entry.state == State::Grace && leases {
+                inner.unattached.insert(session, now);
+            }
             self.set_state(&mut inner, session, State::Live);
         }
     }
@@ -285,13 +318,24 @@ impl SessionTable {
             Duration::ZERO
         };
         let mut ending = Vec::new();
-        for (id, session) in &mut inner.sessions {
+        let Inner {
+            sessions, unattached, ..
+        } = &mut *inner;
+        for (id, session) in sessions {
             session.renewed = (session.renewed + stood_still).min(now);
             let expired = now.saturating_sub(session.renewed) > SESSION_LEASE;
             if session.state != State::Ending && expired {
                 tracing::info!(session = %id, "session expired: no keep-alive within its lease");
             }
-            if session.state == State::Ending || expired {
+            let since = unattached.get_mut(id).map(|since| {
+                *since = (*since + stood_still).min(now);
+                now.saturating_sub(*since)
+            });
+            let silent = since.is_some_and(|since| since > RECALL_PATIENCE);
+            if silent {
+                tracing::warn!(session = %id, "session is ended: its client does not ask for its recalls");
+            }
+            if session.state == State::Ending || expired || silent {
                 ending.push(*id);
             }
         }
@@ -376,8 +420,30 @@ mod tests {
             assert_eq!(table.renew(&wrong).unwrap_err().message(), message);
         }
         table.check_resume(&identity(2, 2)).unwrap();
-        table.resumed(SessionId(2));
+        table.resumed(SessionId(2), false);
         table.check(&identity(2, 2)).unwrap();
+    }
+
+    #[test]
+    fn session_that_resumed_and_still_uses_its_leases_is_waited_for_until_it_attaches_or_ends() {
+        use futures::FutureExt;
+        let (clock, table) = table();
+        let settled = |beside| table.settled_beside(SessionId(beside)).now_or_never().is_some();
+        assert!(!settled(1), "in grace");
+        table.resumed(SessionId(2), true);
+        assert!(!settled(1) && settled(2) && table.is_unattached(SessionId(2)));
+        table.attached(SessionId(2));
+        assert!(settled(1));
+
+        table.insert_grace(SessionId(3), SessionEpoch(1), SessionSecret([3; 16]));
+        table.resumed(SessionId(3), true);
+        for _ in 0..=RECALL_PATIENCE.as_secs() {
+            clock.advance(EXPIRY_INTERVAL);
+            table.renew(&identity(3, 3)).unwrap();
+            table.expire_due();
+        }
+        assert!(settled(1), "it does not ask for its recalls");
+        table.renew(&identity(3, 3)).unwrap_err();
     }
 
     #[test]
@@ -390,7 +456,7 @@ mod tests {
             table.check_resume(&identity(2, 2)).unwrap_err().message(),
             UNKNOWN
         );
-        table.resumed(SessionId(2));
+        table.resumed(SessionId(2), false);
         assert_eq!(table.check(&identity(2, 2)).unwrap_err().message(), UNKNOWN);
         assert_eq!(pass(&clock, &table, 20), [SessionId(1), SessionId(2)]);
         assert_eq!(table.renew(&identity(1, 1)).unwrap_err().message(), UNKNOWN);
@@ -449,7 +515,7 @@ mod tests {
         assert_eq!(pass(&clock, &table, 1), [SessionId(1)], "if that was interrupted");
         // One from before a restart is not waited for any longer.
         let mut line = table.hold_line(&identity(2, 2), 7).unwrap();
-        table.resumed(SessionId(2));
+        table.resumed(SessionId(2), false);
         assert!(
             line.try_recv()
                 .is_err_and(|error| error == oneshot::error::TryRecvError::Empty)
