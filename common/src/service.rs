@@ -98,6 +98,27 @@ pub struct Extents {
     pub leased: bool,
 }
 
+/// What ties a session to the process that uses it: when that process is gone, whatever ended it, its session ends at once
+/// and not with its lease (docs/adr/0021-lifelines.md).
+///
+/// Dropping one that is held may end the session, as the end of the process would. Dropping one that is not held, or is
+/// [`Lifeline::broken`], ends nothing.
+#[async_trait]
+pub trait Lifeline: Send + Sync {
+    /// From now on the end of the process is the end of the session, and any earlier lifeline of the session counts no more.
+    /// Not cancel-safe: a caller that gives up does not know whether it is held.
+    ///
+    /// # Errors
+    /// `SessionFenced`: the session is over. `Stale`: there is a later one. `Unavailable`: it broke.
+    async fn hold(&mut self) -> FsResult<()>;
+    /// Resolves when it is of no further use, with the reason: it broke, there is a later one, or the session is over.
+    /// Cancel-safe.
+    async fn broken(&mut self) -> FsError;
+    /// Of a lifeline at the service itself, for transports: the process of the client is gone. Ends the session, unless
+    /// there is a later lifeline.
+    async fn part(&mut self) {}
+}
+
 /// Metadata: names, inodes, extent maps, sessions. What a mutation returns survives the end of the process that serves it;
 /// whether it is durable too, [`Mutated::point`] says. Everything else is durable when it returns.
 ///
@@ -112,6 +133,19 @@ pub trait MetadataService: Send + Sync + 'static {
     async fn keep_alive(&self, identity: Identity) -> FsResult<Duration>;
     /// Ends the session: its open files are released, late commits refused.
     async fn close_session(&self, identity: Identity) -> FsResult<()>;
+
+    /// Opens a lifeline, which is not held yet. `number`: the client's, greater than those of earlier ones of the session. A session
+    /// that is still to be resumed may have one.
+    ///
+    /// # Errors
+    /// `NotSupported`: nobody can tell here whether the process lives, the session ends with its lease. `Stale`: there is a later one.
+    async fn lifeline(&self, identity: Identity, number: u64) -> FsResult<Box<dyn Lifeline>> {
+        let _ = (identity, number);
+        Err(FsError::new(
+            ErrorKind::NotSupported,
+            "this service has no lifelines",
+        ))
+    }
 
     /// Applies a batch; one result per operation, in order. The outer error means that nothing is known of any. Returns
     /// after every other session has given up its leases on what was changed.

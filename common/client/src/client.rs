@@ -256,6 +256,7 @@ impl Client {
             config,
         });
         inner.spawn(inner.clone().keep_alive());
+        inner.spawn(inner.clone().hold_lifeline());
         inner.spawn(inner.clone().follow_recalls());
         inner.spawn(inner.clone().send_releases());
         inner.spawn(inner.clone().flush_old());

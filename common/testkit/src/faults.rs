@@ -13,8 +13,8 @@ use dfs_common::lock::{HeldLock, LockOutcome, LockOwner, LockRange, LockSpec, Lo
 use dfs_common::op::MutationBatch;
 use dfs_common::piece::Piece;
 use dfs_common::service::{
-    ChunkConnector, ChunkService, ChunkWritten, DirPage, Extents, Found, MetadataService, Mutated, Opened,
-    WriteChunk,
+    ChunkConnector, ChunkService, ChunkWritten, DirPage, Extents, Found, Lifeline, MetadataService, Mutated,
+    Opened, WriteChunk,
 };
 use dfs_common::session::{Caller, Identity, OpenSession, SessionGrant};
 use dfs_common::{CommitPoint, ErrorKind, FsError, FsResult, Ino, Name, TreeUsage};
@@ -207,6 +207,11 @@ impl MetadataService for FaultyMetadata {
     async fn mutate(&self, identity: Identity, batch: MutationBatch) -> FsResult<Mutated> {
         self.plan
             .around("mutate", self.inner.mutate(identity, batch))
+            .await
+    }
+    async fn lifeline(&self, identity: Identity, number: u64) -> FsResult<Box<dyn Lifeline>> {
+        self.plan
+            .around("lifeline", self.inner.lifeline(identity, number))
             .await
     }
     async fn recalls(&self, identity: Identity, stream: u64, obeyed: Obeyed) -> FsResult<RecallPage> {

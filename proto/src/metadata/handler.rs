@@ -7,7 +7,8 @@ use crate::framed::FramedHandler;
 use crate::v1;
 use bytes::Bytes;
 use dfs_common::limits::{FILE_BYTES_MAX, READDIR_ENTRIES_MAX, RELEASES_MAX};
-use dfs_common::service::MetadataService;
+use dfs_common::service::{Lifeline, MetadataService};
+use dfs_common::session::Identity;
 use dfs_common::{ErrorKind, FsError, FsResult, Ino, Name};
 use futures::future::BoxFuture;
 use prost::Message;
@@ -265,6 +266,14 @@ macro_rules! dispatch {
                         )),
                     }
                 })
+            }
+
+            fn lifeline(
+                self: Arc<Self>,
+                identity: Identity,
+                number: u64,
+            ) -> BoxFuture<'static, FsResult<Box<dyn Lifeline>>> {
+                Box::pin(async move { self.service.lifeline(identity, number).await })
             }
         }
     };

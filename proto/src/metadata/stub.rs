@@ -9,9 +9,9 @@ use dfs_common::cluster::{ClusterUpdate, StatFs};
 use dfs_common::lease::{Obeyed, RecallPage};
 use dfs_common::lock::{HeldLock, LockOutcome, LockOwner, LockRange, LockSpec, LockTicket};
 use dfs_common::op::MutationBatch;
-use dfs_common::service::{DirPage, Extents, Found, MetadataService, Mutated, Opened};
+use dfs_common::service::{DirPage, Extents, Found, Lifeline, MetadataService, Mutated, Opened};
 use dfs_common::session::{Caller, Identity, OpenSession, SessionGrant};
-use dfs_common::{CommitPoint, FsResult, Ino, Name, TreeUsage};
+use dfs_common::{CommitPoint, ErrorKind, FsError, FsResult, Ino, Name, TreeUsage};
 use prost::Message;
 use std::future::Future;
 use std::time::Duration;
@@ -26,6 +26,24 @@ pub trait MetadataTransport: Send + Sync + 'static {
     where
         Q: Message + 'static,
         R: Message + Default + 'static;
+
+    /// A lifeline of a session, which is not held yet. Not every transport has them.
+    ///
+    /// # Errors
+    /// Those of [`MetadataService::lifeline`].
+    fn lifeline(
+        &self,
+        identity: &Identity,
+        number: u64,
+    ) -> impl Future<Output = FsResult<Box<dyn Lifeline>>> + Send {
+        let _ = (identity, number);
+        async {
+            Err(FsError::new(
+                ErrorKind::NotSupported,
+                "this transport has no lifelines",
+            ))
+        }
+    }
 }
 
 /// A [`MetadataService`] at the other end of a transport.
@@ -353,6 +371,10 @@ impl<T: MetadataTransport> MetadataService for MetadataStub<T> {
                 .call::<_, v1::ClusterUpdate>(Method::ClusterState, request)
                 .await?,
         )
+    }
+
+    async fn lifeline(&self, identity: Identity, number: u64) -> FsResult<Box<dyn Lifeline>> {
+        self.transport.lifeline(&identity, number).await
     }
 
     async fn recalls(&self, identity: Identity, stream: u64, obeyed: Obeyed) -> FsResult<RecallPage> {

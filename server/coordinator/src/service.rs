@@ -3,6 +3,7 @@
 use crate::core::Core;
 use crate::lock::{Ask, Owner};
 use crate::namespace::{OpenFiles, orphans, read};
+use crate::session::lifeline::SessionLifeline;
 use crate::session::opens::Counted;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use dfs_common::limits::{
 };
 use dfs_common::lock::{HeldLock, LockOutcome, LockOwner, LockRange, LockSpec, LockTicket};
 use dfs_common::op::MutationBatch;
-use dfs_common::service::{DirPage, Extents, Found, MetadataService, Mutated, Opened};
+use dfs_common::service::{DirPage, Extents, Found, Lifeline, MetadataService, Mutated, Opened};
 use dfs_common::session::{Caller, Identity, OpenSession, SessionGrant, SessionSecret};
 use dfs_common::{CommitPoint, ErrorKind, FsError, FsResult, Ino, Name, TreeUsage};
 use parking_lot::RwLock;
@@ -149,6 +150,12 @@ impl MetadataService for CoordinatorService {
         let core = self.core()?;
         core.sessions.check_resume(&identity)?;
         core.end_session(identity.session).await
+    }
+
+    async fn lifeline(&self, identity: Identity, number: u64) -> FsResult<Box<dyn Lifeline>> {
+        let core = self.core()?;
+        core.sessions.check_line(&identity, number)?;
+        Ok(Box::new(SessionLifeline::new(&core, identity, number)))
     }
 
     async fn mutate(&self, identity: Identity, batch: MutationBatch) -> FsResult<Mutated> {

@@ -5,6 +5,7 @@
 //! when its session was lost fails, since sending it again could apply it twice.
 
 pub(crate) mod lanes;
+mod lifeline;
 pub(crate) mod numbers;
 pub(crate) mod recovery;
 pub(crate) mod unsynced;
