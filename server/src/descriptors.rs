@@ -6,6 +6,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Enough for the connections of a server ([`dfs_common::limits::CONNECTIONS_MAX`]) and its files.
 const WANTED: u64 = 65_536;
+/// Below this an administrator should know.
+const FEW: u64 = 8192;
 
 /// Raises the soft limit as far as it is needed and allowed. What is not allowed costs a warning.
 pub fn raise_limit() {
@@ -17,7 +19,7 @@ pub fn raise_limit() {
         Ok(soft.max(aim))
     });
     match raised {
-        Ok(limit) if limit < WANTED => {
+        Ok(limit) if limit < FEW => {
             tracing::warn!(
                 limit,
                 "few file descriptors are allowed: each client takes some (LimitNOFILE)"

@@ -90,11 +90,28 @@ impl Drop for Changing<'_> {
 }
 
 impl FileState {
-    /// Size with unsaved data.
+    /// Size with unsaved data: where the next append is put.
     pub(crate) fn size(&self) -> u64 {
         let active = self.active.as_ref().map_or(0, Active::end);
         let sealed = self.sealed.iter().map(Sealed::end).max().unwrap_or(0);
         self.attr.size.max(active).max(sealed)
+    }
+
+    /// Size with the unsaved data that readers see.
+    pub(crate) fn visible_size(&self) -> u64 {
+        let active = self.visible_active().map_or(0, Active::end);
+        let sealed = self.visible_sealed().map(Sealed::end).max().unwrap_or(0);
+        self.attr.size.max(active).max(sealed)
+    }
+
+    /// The active generation, if readers see it.
+    pub(crate) fn visible_active(&self) -> Option<&Active> {
+        self.active.as_ref().filter(|active| !active.hidden)
+    }
+
+    /// The sealed generations that readers see, in order.
+    pub(crate) fn visible_sealed(&self) -> impl DoubleEndedIterator<Item = &Sealed> {
+        self.sealed.iter().filter(|sealed| !sealed.hidden)
     }
 
     /// Something is unsaved.
@@ -109,8 +126,8 @@ impl FileState {
     }
 
     fn unsaved_mtime(&self) -> Option<Timestamp> {
-        let active = self.active.as_ref().map(|active| active.mtime);
-        active.or_else(|| self.sealed.back().map(|sealed| sealed.mtime))
+        let active = self.visible_active().map(|active| active.mtime);
+        active.or_else(|| self.visible_sealed().next_back().map(|sealed| sealed.mtime))
     }
 
     /// Ends the active generation; answers the sequence number of the last sealed one.
@@ -135,7 +152,7 @@ impl FileState {
             self.learn(attr);
         }
         if let Some(mtime) = self.unsaved_mtime() {
-            attr.size = attr.size.max(self.size());
+            attr.size = attr.size.max(self.visible_size());
             // Not the later of both: a program may have set a time that is still to come.
             attr.mtime = mtime;
             attr.ctime = attr.ctime.max(mtime);

@@ -50,6 +50,8 @@ pub(crate) struct Active {
     pub(crate) caller: Caller,
     /// When the first byte came.
     pub(crate) born: Instant,
+    /// Nobody sees it before it is committed: it is not acknowledged, nor is it known where it will be.
+    pub(crate) hidden: bool,
 }
 
 impl Active {
@@ -63,6 +65,7 @@ impl Active {
             clear_setid: false,
             caller: caller.clone(),
             born: Instant::now(),
+            hidden: false,
         }
     }
 
@@ -207,6 +210,7 @@ impl Active {
             clear_setid: self.clear_setid,
             caller: self.caller,
             born: self.born,
+            hidden: self.hidden,
             body: Arc::new(Body {
                 length: self.length,
                 content: content.collect(),
@@ -234,6 +238,8 @@ pub(crate) struct Sealed {
     pub(crate) clear_setid: bool,
     pub(crate) caller: Caller,
     pub(crate) born: Instant,
+    /// As [`Active::hidden`].
+    pub(crate) hidden: bool,
     pub(crate) body: Arc<Body>,
 }
 

@@ -94,7 +94,7 @@ fn take(
 
 /// Plans a read of at most `length` bytes from `offset`.
 pub(crate) fn plan(state: &mut FileState, offset: u64, length: u32) -> Planned {
-    let end = offset.saturating_add(u64::from(length)).min(state.size());
+    let end = offset.saturating_add(u64::from(length)).min(state.visible_size());
     if offset >= end {
         return Planned::Ready(Plan {
             length: 0,
@@ -107,10 +107,10 @@ pub(crate) fn plan(state: &mut FileState, offset: u64, length: u32) -> Planned {
     }
     let mut parts = Vec::new();
     let mut gaps = vec![(offset, end)];
-    if let Some(active) = &state.active {
+    if let Some(active) = state.visible_active() {
         gaps = take(&mut parts, gaps, |from, to| active.read(from, to));
     }
-    for sealed in state.sealed.iter().rev() {
+    for sealed in state.visible_sealed().rev() {
         gaps = take(&mut parts, gaps, |from, to| sealed.read(from, to));
     }
     let committed = state.attr.size;

@@ -57,6 +57,8 @@ impl Inner {
         if let Some(done) = self.write_if_tight(handle, caller, offset, data).await? {
             return Ok(done);
         }
+        // The kernel shows what it has in its pages at once, and must find the same here.
+        let hidden = !handle.pages && !self.may_buffer(file);
         let mut done = 0;
         let mut elsewhere = None;
         // An append that fits in one commit is one, so that nobody's append comes between its parts.
@@ -65,7 +67,7 @@ impl Inner {
             let rest = &data[done..];
             let part = &rest[..rest.len().min(self.dirty.reservation_max())];
             self.reserve(file, part.len()).await?;
-            let step = self.step(handle, caller, offset + done as u64, part, whole);
+            let step = self.step(handle, caller, offset + done as u64, part, (whole, hidden));
             self.dirty.give_back(part.len() as u64 - step.grew);
             whole &= step.taken == 0;
             if step.taken > 0 && step.at != offset + done as u64 {
@@ -112,7 +114,7 @@ impl Inner {
         caller: &Caller,
         offset: u64,
         part: &[u8],
-        whole: bool,
+        (whole, hidden): (bool, bool),
     ) -> Step {
         let log_max = self.session.live().chunk_bytes;
         let file = &handle.file;
@@ -120,7 +122,7 @@ impl Inner {
         let size = state.size();
         let was_clean = !state.is_dirty();
         if let Some(active) = &state.active {
-            let other_mode = active.append_base.is_some() != handle.append;
+            let other_mode = active.append_base.is_some() != handle.append || active.hidden != hidden;
             let too_full = whole && active.length() + part.len() as u64 > log_max;
             let done = active.length() >= log_max;
             if other_mode || too_full || done {
@@ -139,6 +141,7 @@ impl Inner {
         let at = if handle.append { size } else { offset };
         let (taken, grew) = active.write(&self.pool, at, part, log_max);
         active.mtime = mtime;
+        active.hidden = hidden;
         active.clear_setid |= caller.uid != 0;
         let full = active.length() >= log_max || taken < part.len();
         if full {

@@ -193,6 +193,33 @@ impl Core {
         limit: u32,
         attrs: bool,
     ) -> FsResult<DirPage> {
+        let mut cursor = cursor;
+        loop {
+            let mut page = self
+                .leased_page(session, caller, ino, cursor, limit, attrs)
+                .await?;
+            let last = page.entries.last().map(|entry| entry.cursor);
+            // What was removed since its name was read is not there any more.
+            let before = page.entries.len();
+            page.entries.retain(|entry| !attrs || entry.attr.is_some());
+            page.leased &= page.entries.len() == before;
+            match last {
+                Some(last) if page.entries.is_empty() && !page.end => cursor = last,
+                _ => return Ok(page),
+            }
+        }
+    }
+
+    /// A page as it was when its names were read; entries whose inode is gone since have no attributes.
+    async fn leased_page(
+        &self,
+        session: SessionId,
+        caller: &Caller,
+        ino: Ino,
+        cursor: u64,
+        limit: u32,
+        attrs: bool,
+    ) -> FsResult<DirPage> {
         let directory_leased = self.leases.grant(session, ino);
         let mut page = {
             let snapshot = self.store.snapshot()?;
@@ -210,7 +237,6 @@ impl Core {
         let snapshot = self.store.snapshot()?;
         for entry in &mut page.entries {
             entry.attr = read::getattr(&*snapshot, entry.ino).ok();
-            page.leased &= entry.attr.is_some();
         }
         if let Some(reading) = reading {
             reading.finish();

@@ -2,7 +2,6 @@
 
 use dfs_common::lease::{Lease, Obeyed, Part, Recall};
 use dfs_common::limits::{LEASES_RECALLED_AT_ONCE, RECALLS_PENDING_MAX, SESSION_LEASES_MAX};
-use lru::LruCache;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,8 +20,9 @@ struct Pending {
 
 /// A session with a recall stream, or one whose stream broke and that may still use what it was granted.
 pub(super) struct Holder {
-    /// From the one that was asked for longest ago on.
-    leases: LruCache<Lease, ()>,
+    /// Each with when it was asked for last, by `asked`. No list: many sessions with many leases each shall fit in memory.
+    leases: HashMap<Lease, u64>,
+    asked: u64,
     /// Recalled, by that recall: respected, and not granted again, until it is obeyed.
     leaving: HashMap<Lease, u64>,
     /// Tells streams of one session apart; 0 before there is one.
@@ -43,7 +43,8 @@ pub(super) struct Holder {
 impl Holder {
     pub(super) fn new(stream: u64) -> Self {
         Holder {
-            leases: LruCache::unbounded(),
+            leases: HashMap::new(),
+            asked: 0,
             leaving: HashMap::new(),
             stream,
             queue: VecDeque::new(),
@@ -58,7 +59,14 @@ impl Holder {
 
     /// May use it, as far as the coordinator knows, and was not asked to give it up.
     pub(super) fn has(&mut self, lease: Lease) -> bool {
-        self.leases.get(&lease).is_some()
+        self.asked += 1;
+        match self.leases.get_mut(&lease) {
+            Some(asked) => {
+                *asked = self.asked;
+                true
+            }
+            None => false,
+        }
     }
 
     pub(super) fn is_leaving(&self, lease: Lease) -> bool {
@@ -66,12 +74,13 @@ impl Holder {
     }
 
     pub(super) fn put(&mut self, lease: Lease) {
-        self.leases.put(lease, ());
+        self.asked += 1;
+        self.leases.insert(lease, self.asked);
     }
 
     /// Given up without a recall.
     pub(super) fn remove(&mut self, lease: Lease) -> bool {
-        self.leases.pop(&lease).is_some()
+        self.leases.remove(&lease).is_some()
     }
 
     /// Leases, without those that were recalled.
@@ -84,7 +93,7 @@ impl Holder {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         for lease in &leases {
-            self.leases.pop(lease);
+            self.leases.remove(lease);
             self.leaving.insert(*lease, sequence);
         }
         // One that does not ask for its recalls gives up everything when it attaches again or ends.
@@ -133,13 +142,16 @@ impl Holder {
         if self.making_room.is_some() {
             return false;
         }
-        let oldest: Vec<Lease> = self
+        let mut oldest: Vec<(u64, Lease)> = self
             .leases
             .iter()
-            .rev()
-            .map(|(lease, ())| *lease)
-            .take(LEASES_RECALLED_AT_ONCE)
+            .map(|(lease, asked)| (*asked, *lease))
             .collect();
+        // Once for as many leases as it makes room for.
+        oldest.select_nth_unstable(LEASES_RECALLED_AT_ONCE);
+        oldest.truncate(LEASES_RECALLED_AT_ONCE);
+        oldest.sort_unstable();
+        let oldest = oldest.into_iter().map(|(_, lease)| lease).collect();
         self.making_room = Some(self.recall(oldest, Vec::new()));
         true
     }
@@ -175,8 +187,7 @@ impl Holder {
 
     /// Everything that it was granted and has not given up.
     pub(super) fn all(&self) -> Vec<Lease> {
-        let held = self.leases.iter().map(|(lease, ())| *lease);
-        held.chain(self.leaving.keys().copied()).collect()
+        self.leases.keys().chain(self.leaving.keys()).copied().collect()
     }
 
     /// Its successor with a new stream, and what it has given up with the old one: everything but what it buffers. Recalls of that are
@@ -185,7 +196,7 @@ impl Holder {
         let mut next = Holder::new(stream);
         let is_buffer = |lease: &Lease| lease.part == Part::Buffer;
         let given_up = self.all().into_iter().filter(|lease| !is_buffer(lease)).collect();
-        for (lease, ()) in self.leases.iter().rev().filter(|(lease, ())| is_buffer(lease)) {
+        for lease in self.leases.keys().filter(|lease| is_buffer(lease)) {
             next.put(*lease);
         }
         for pending in std::mem::take(&mut self.pending).into_values() {
