@@ -619,11 +619,21 @@ impl Filesystem for Adapter {
                 }
             });
         }
-        match self
-            .answers
-            .try_at_once(client.write(&caller, handle, offset, data))
-        {
-            Ok(Some(outcome)) => send("write", reply, outcome),
+        // One that is committed before it is answered must not be begun twice: somebody else's may come in between.
+        let at_once = match client.buffers(handle) {
+            true => self
+                .answers
+                .try_at_once(client.begin_write(&caller, handle, offset, data)),
+            false => Ok(None),
+        };
+        match at_once {
+            Ok(Some(Err(error))) => send::<u32, _>("write", reply, Err(error)),
+            Ok(Some(Ok(begun))) => match client.is_settled(&begun) {
+                Some(length) => reply.written(length),
+                None => self
+                    .answers
+                    .answer("write", reply, async move { client.settle_write(begun).await }),
+            },
             // It has to wait. A part that was written is written again, with the same bytes.
             Ok(None) => {
                 let data = Bytes::copy_from_slice(data);

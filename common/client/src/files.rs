@@ -7,6 +7,7 @@ use crate::session::recovery::OpensKnown;
 use crate::session::{Granted, unexpected};
 use crate::types::{Created, FileHandle, OpenFlags, OpenedFile};
 use crate::waiting::What;
+use crate::writer::write::Written;
 use bytes::Bytes;
 use dfs_common::attr::{Attr, SetAttr};
 use dfs_common::extent::ExtentPage;
@@ -17,6 +18,14 @@ use dfs_common::{ErrorKind, FsError, FsResult, Ino};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// A write that is in memory, and not to be acknowledged yet.
+#[derive(Debug)]
+pub struct BegunWrite {
+    handle: FileHandle,
+    offset: u64,
+    written: Written,
+}
 
 /// What an open knows of the map.
 enum MapSource {
@@ -169,6 +178,56 @@ impl Client {
         offset: u64,
         data: &[u8],
     ) -> FsResult<u32> {
+        let handle = self.writable(handle)?;
+        let written = self.inner().write_range(&handle, caller, offset, data).await?;
+        self.inner().settle_write(&handle, offset, written).await
+    }
+
+    /// The first part of [`Client::write`], of a file that this client buffers writes of ([`Client::buffers`]): may be dropped while it waits, and made
+    /// again with the same data. What it answers is to be passed to [`Client::settle_write`] at once.
+    ///
+    /// # Errors
+    /// As [`Client::write`].
+    pub async fn begin_write(
+        &self,
+        caller: &Caller,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+    ) -> FsResult<BegunWrite> {
+        let open = self.writable(handle)?;
+        let written = self.inner().write_range(&open, caller, offset, data).await?;
+        Ok(BegunWrite {
+            handle,
+            offset,
+            written,
+        })
+    }
+
+    /// The answer to a write that needs nothing more.
+    pub fn is_settled(&self, begun: &BegunWrite) -> Option<u32> {
+        let settled = begun.written.elsewhere.is_none() && self.buffers(begun.handle);
+        settled.then_some(begun.written.length)
+    }
+
+    /// The second part of [`Client::write`].
+    ///
+    /// # Errors
+    /// As [`Client::write`].
+    pub async fn settle_write(&self, begun: BegunWrite) -> FsResult<u32> {
+        let handle = self.inner().table.get(begun.handle)?;
+        self.inner()
+            .settle_write(&handle, begun.offset, begun.written)
+            .await
+    }
+
+    /// Writes of the file are acknowledged before they are committed, for now.
+    pub fn buffers(&self, handle: FileHandle) -> bool {
+        let handle = self.inner().table.get(handle);
+        handle.is_ok_and(|handle| self.inner().may_buffer(&handle.file))
+    }
+
+    fn writable(&self, handle: FileHandle) -> FsResult<Arc<Handle>> {
         let handle = self.inner().table.get(handle)?;
         if !handle.write {
             return Err(FsError::new(
@@ -177,7 +236,7 @@ impl Client {
             ));
         }
         handle.check_locks()?;
-        self.inner().write_range(&handle, caller, offset, data).await
+        Ok(handle)
     }
 
     /// close(2) of one descriptor: saves what is unsaved of the file, and reports an error of saving once per open file.

@@ -32,5 +32,6 @@ mod writer;
 pub use admin::{AdminClient, ClusterStatus, ExportFormat, FsckEvent, FsckSummary, MetadataState};
 pub use client::Client;
 pub use config::{ClientConfig, LocalSockets, Transport};
+pub use files::BegunWrite;
 pub use paths::{FileReader, FileWriter, PathApi};
 pub use types::{Again, Change, Created, Entry, FileHandle, Invalidation, OpenFlags, OpenedFile};

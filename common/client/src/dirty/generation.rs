@@ -50,7 +50,7 @@ pub(crate) struct Active {
     pub(crate) caller: Caller,
     /// When the first byte came.
     pub(crate) born: Instant,
-    /// Nobody sees it before it is committed: it is not acknowledged, nor is it known where it will be.
+    /// Not acknowledged before it is committed: until then nobody sees it, for it is not known what it comes behind.
     pub(crate) hidden: bool,
 }
 

@@ -23,6 +23,17 @@ fn not_failing(file: &Arc<File>) -> FsResult<()> {
     }
 }
 
+/// For a page to be dropped that is not locked.
+const LOCKED_PAGE: Duration = Duration::from_millis(2);
+
+/// A write that is in memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Written {
+    pub(crate) length: u32,
+    /// The first byte of what the cache above may have wrong of an append.
+    pub(crate) elsewhere: Option<u64>,
+}
+
 /// What one step of a write did.
 struct Step {
     at: u64,
@@ -33,15 +44,15 @@ struct Step {
 }
 
 impl Inner {
-    /// Writes all of `data`; waits while too much is unsaved, and, if the file is not this client's alone, until it is committed. Cancelled, it may
-    /// have written a part.
+    /// Takes all of `data` into memory; waits while too much is unsaved. Cancelled, it may have taken a part. Not to be acknowledged before
+    /// [`Inner::settle_write`].
     pub(crate) async fn write_range(
         self: &Arc<Self>,
         handle: &Arc<Handle>,
         caller: &Caller,
         offset: u64,
         data: &[u8],
-    ) -> FsResult<u32> {
+    ) -> FsResult<Written> {
         let length = u32::try_from(data.len())
             .map_err(|_| FsError::new(ErrorKind::Invalid, "a write has less than 4 GiB"))?;
         let end = offset.saturating_add(u64::from(length));
@@ -55,10 +66,10 @@ impl Inner {
             self.enter(file, offset, end).await?;
         }
         if let Some(done) = self.write_if_tight(handle, caller, offset, data).await? {
-            return Ok(done);
+            let (length, elsewhere) = (done, None);
+            return Ok(Written { length, elsewhere });
         }
-        // The kernel shows what it has in its pages at once, and must find the same here.
-        let hidden = !handle.pages && !self.may_buffer(file);
+        let hidden = !self.may_buffer(file);
         let mut done = 0;
         let mut elsewhere = None;
         // An append that fits in one commit is one, so that nobody's append comes between its parts.
@@ -78,19 +89,40 @@ impl Inner {
                 self.save_in_background(file);
             }
         }
-        if !self.may_buffer(file) {
-            self.save(file).await?;
-            // Where it landed the coordinator said, and to others maybe in between.
-            elsewhere = handle.append.then_some(0);
-        }
-        if let Some(from) = elsewhere {
-            // The kernel thinks that it wrote at `offset`: of the pages where it did not it knows nothing.
-            let pages = Change::Pages {
+        Ok(Written { length, elsewhere })
+    }
+
+    /// What a write needs before it may be acknowledged: if the file is not this client's alone, that it is committed, and that the cache above has no
+    /// page that is not of now.
+    pub(crate) async fn settle_write(
+        self: &Arc<Self>,
+        handle: &Arc<Handle>,
+        offset: u64,
+        written: Written,
+    ) -> FsResult<u32> {
+        let file = &handle.file;
+        let Written { length, elsewhere } = written;
+        let pages = |from: u64, length: u64| {
+            vec![Change::Pages {
                 ino: file.ino,
                 offset: from,
-                length: 0,
-            };
-            self.forget_above(vec![pages]).await;
+                length,
+            }]
+        };
+        if !self.may_buffer(file) {
+            self.save(file).await?;
+            if handle.append {
+                // Where it landed the coordinator said, and to others maybe in between.
+                self.forget_above(pages(0, 0)).await;
+            } else if handle.pages {
+                // The kernel dropped its page of this write if somebody else changed the file meanwhile, and may have read an older one since. One
+                // that only waits for the answer to this write is locked, and no older one comes into its place: that is not waited for.
+                let forgotten = self.forget_above(pages(offset, u64::from(length)));
+                let _ = tokio::time::timeout(LOCKED_PAGE, forgotten).await;
+            }
+        } else if let Some(from) = elsewhere {
+            // The kernel thinks that it wrote at `offset`: of the pages where it did not it knows nothing.
+            self.forget_above(pages(from, 0)).await;
         }
         Ok(length)
     }
