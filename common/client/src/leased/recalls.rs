@@ -18,6 +18,9 @@ use tokio::sync::watch;
 
 /// Between two attempts to open a stream.
 const ATTACH_AGAIN: Duration = Duration::from_secs(1);
+/// For the kernel to drop pages before a stream is opened. What is left is locked by a write that may itself wait for that: it is read by nobody, and
+/// dropped when the write is answered.
+const CONTENT_PATIENCE: Duration = Duration::from_millis(500);
 /// From the end of one to the next: changes of others may wait for that.
 const ATTACH_SOON: Duration = Duration::from_millis(100);
 /// For the answer to a call for recalls, which the coordinator may hold back for [`RECALL_POLL`].
@@ -39,7 +42,8 @@ impl Inner {
                     self.leased.detached();
                     tracing::debug!(%error, "the recall stream ended");
                     // To attach says that nothing of before is used any more, by a kernel neither.
-                    tokio::join!(self.give_up_all_content(), self.give_up_all_metadata());
+                    let content = tokio::time::timeout(CONTENT_PATIENCE, self.give_up_all_content());
+                    let (_, ()) = tokio::join!(content, self.give_up_all_metadata());
                     tokio::time::sleep(ATTACH_SOON).await;
                     continue;
                 }
@@ -109,7 +113,7 @@ impl Inner {
     async fn give_up_all_metadata(&self) {
         let given_up = self.forget_above(vec![Change::Leases]);
         // What is not given back ends with the lease that it was given under.
-        let _ = tokio::time::timeout(SESSION_LEASE, given_up).await;
+        let _ = tokio::time::timeout(SESSION_LEASE / 2, given_up).await;
     }
 
     async fn give_up(self: &Arc<Self>, recall: Recall) {
