@@ -120,6 +120,19 @@ async fn open(
     Ok((open, convert::kernel_flags(opened.keep_cache, opened.direct)))
 }
 
+/// What the kernel does before it writes to its pages, and not before it writes past them: takes the file's capability away.
+async fn drop_capability(client: &Client, capabilities: &Capabilities, file: Ino) {
+    if capabilities.are_absent(file) {
+        return;
+    }
+    let question = capabilities.ask(file);
+    match client.removexattr(&Caller::root(), file, CAPABILITY).await {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::NoAttribute => question.absent(),
+        Err(error) => tracing::debug!(ino = %file, %error, "a capability may be left after a write"),
+    }
+}
+
 /// A write at a place through a file that was opened to append: a page of a shared map, or O_APPEND was taken off since.
 async fn write_in_place(
     client: &Client,
@@ -612,7 +625,9 @@ impl Filesystem for Adapter {
             let data = Bytes::copy_from_slice(data);
             let of_map = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
             let in_place = of_map || flags.0 & libc::O_APPEND == 0;
+            let capabilities = self.capabilities.clone();
             return self.answers.answer("write", reply, async move {
+                drop_capability(&client, &capabilities, ino(file)).await;
                 match in_place {
                     true => write_in_place(&client, &caller, ino(file), offset, &data).await,
                     false => client.write(&caller, handle, offset, &data).await,
@@ -637,7 +652,9 @@ impl Filesystem for Adapter {
             // It has to wait. A part that was written is written again, with the same bytes.
             Ok(None) => {
                 let data = Bytes::copy_from_slice(data);
+                let capabilities = self.capabilities.clone();
                 self.answers.answer("write", reply, async move {
+                    drop_capability(&client, &capabilities, ino(file)).await;
                     client.write(&caller, handle, offset, &data).await
                 });
             }

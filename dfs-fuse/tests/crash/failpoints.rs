@@ -102,7 +102,11 @@ impl Scene {
     /// Before the server is stopped.
     fn prepare(self, rig: &Rig, round: usize) {
         match self {
-            Scene::Expiry => rig.cluster.mount(MountOptions::default()).kill(),
+            // Without a lifeline, so that only its lease tells.
+            Scene::Expiry => {
+                let args = ["-o", "transport=grpc"].map(str::to_owned).to_vec();
+                rig.cluster.mount(MountOptions { args }).kill();
+            }
             Scene::Quota => std::fs::create_dir(rig.mounts[0].path().join(quota_of(round))).unwrap(),
             Scene::Growth | Scene::Repair | Scene::Hold => {}
         }

@@ -111,9 +111,11 @@ impl Inner {
         };
         if !self.may_buffer(file) {
             self.save(file).await?;
-            if handle.append {
+            if handle.append && !handle.pages {
                 // Where it landed the coordinator said, and to others maybe in between.
                 self.forget_above(pages(0, 0)).await;
+            } else if handle.append {
+                let _ = tokio::time::timeout(LOCKED_PAGE, self.forget_above(pages(0, 0))).await;
             } else if handle.pages {
                 // The kernel dropped its page of this write if somebody else changed the file meanwhile, and may have read an older one since. One
                 // that only waits for the answer to this write is locked, and no older one comes into its place: that is not waited for.
@@ -121,8 +123,10 @@ impl Inner {
                 let _ = tokio::time::timeout(LOCKED_PAGE, forgotten).await;
             }
         } else if let Some(from) = elsewhere {
-            // The kernel thinks that it wrote at `offset`: of the pages where it did not it knows nothing.
-            self.forget_above(pages(from, 0)).await;
+            // The kernel thinks that it wrote at `offset`: of the pages where it did not it knows nothing. One that it has locked until this is
+            // answered is not read before.
+            let forgotten = self.forget_above(pages(from, 0));
+            let _ = tokio::time::timeout(LOCKED_PAGE, forgotten).await;
         }
         Ok(length)
     }

@@ -5,6 +5,7 @@
 
 use crate::core::Core;
 use async_trait::async_trait;
+use dfs_common::failpoint::{self, Failpoint};
 use dfs_common::service::Lifeline;
 use dfs_common::session::Identity;
 use dfs_common::{ErrorKind, FsError, FsResult};
@@ -67,6 +68,7 @@ impl Lifeline for SessionLifeline {
         }
         let session = self.identity.session;
         tracing::info!(%session, "session ends: its client's process is gone");
+        failpoint::reach(Failpoint::ExpireSessionAfterFence);
         if let Err(error) = core.take_apart(session).await {
             tracing::warn!(%session, %error, "session could not be ended yet");
         }
