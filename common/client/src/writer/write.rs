@@ -69,7 +69,8 @@ impl Inner {
             let (length, elsewhere) = (done, None);
             return Ok(Written { length, elsewhere });
         }
-        let hidden = !self.may_buffer(file);
+        // What the kernel has in its pages programs of this mount see at once, and must not see vanish.
+        let hidden = !handle.pages && !self.may_buffer(file);
         let mut done = 0;
         let mut elsewhere = None;
         // An append that fits in one commit is one, so that nobody's append comes between its parts.
