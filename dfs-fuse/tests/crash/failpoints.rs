@@ -99,17 +99,14 @@ impl Scene {
         })
     }
 
-    /// Before the server is stopped.
-    fn prepare(self, rig: &Rig, round: usize) {
+    /// Before the server is stopped. A mount is to be killed when it is: it would end its session itself while the server runs, or hold others up.
+    fn prepare(self, rig: &Rig, round: usize) -> Option<Mount> {
         match self {
-            // Without a lifeline, so that only its lease tells.
-            Scene::Expiry => {
-                let args = ["-o", "transport=grpc"].map(str::to_owned).to_vec();
-                rig.cluster.mount(MountOptions { args }).kill();
-            }
+            Scene::Expiry => return Some(rig.cluster.mount(MountOptions::default())),
             Scene::Quota => std::fs::create_dir(rig.mounts[0].path().join(quota_of(round))).unwrap(),
             Scene::Growth | Scene::Repair | Scene::Hold => {}
         }
+        None
     }
 
     /// While it is stopped, before it dies.
@@ -254,9 +251,7 @@ fn crash_at(rig: &mut Rig, round: usize, point: Failpoint) {
     };
     rig.cluster.run_dfs(durability);
     let scene = Scene::of(point);
-    if let Some((scene, _)) = scene {
-        scene.prepare(rig, round);
-    }
+    let doomed = scene.and_then(|(scene, _)| scene.prepare(rig, round));
     let work = rig.start_work(point.victim(), round);
     let over = Arc::new(AtomicBool::new(false));
     // A session that is open at the crash keeps changes waiting until its lease is over, so only where it matters.
@@ -272,6 +267,9 @@ fn crash_at(rig: &mut Rig, round: usize, point: Failpoint) {
     });
     let before = rig.cluster.node(victim).log().len();
     rig.cluster.node(victim).stop();
+    if let Some(mut mount) = doomed {
+        mount.kill();
+    }
     let counted = scene.map(|(scene, _)| {
         look(rig, |store| {
             scene.damage(store);
