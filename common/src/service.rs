@@ -11,7 +11,7 @@ use crate::durability::CommitPoint;
 use crate::error::{ErrorKind, FsError, FsResult};
 use crate::extent::{ExtentPage, Receipt};
 use crate::ids::Ino;
-use crate::lease::RecallPage;
+use crate::lease::{Access, Obeyed, RecallPage};
 use crate::lock::{HeldLock, LockOutcome, LockOwner, LockRange, LockSpec, LockTicket};
 use crate::name::Name;
 use crate::op::{MutationBatch, OpResult};
@@ -72,17 +72,51 @@ pub struct Mutated {
     /// Inodes among those that the batch concerned on which the session now has a lease, as they are after it; the
     /// directories of created and removed names are among them.
     pub leased: Vec<Attr>,
+    /// What the session may do with the files that the batch opened or wrote.
+    pub access: Vec<Access>,
     /// Whether the results are durable.
     pub point: CommitPoint,
 }
 
-/// Reply to an open: fresh attributes and the first page of the map.
+/// Reply to an open: fresh attributes, the first page of the map, and the leases that came with them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opened {
     /// Attributes.
     pub attr: Attr,
     /// Extents from offset 0.
     pub extents: ExtentPage,
+    /// What the session may do with the file.
+    pub access: Access,
+}
+
+/// A page of a file's map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extents {
+    /// The page.
+    pub page: ExtentPage,
+    /// The session has a lease on the content.
+    pub leased: bool,
+}
+
+/// What ties a session to the process that uses it: when that process is gone, whatever ended it, its session ends at once
+/// and not with its lease (docs/adr/0021-lifelines.md).
+///
+/// Dropping one that is held may end the session, as the end of the process would. Dropping one that is not held, or is
+/// [`Lifeline::broken`], ends nothing.
+#[async_trait]
+pub trait Lifeline: Send + Sync {
+    /// From now on the end of the process is the end of the session, and any earlier lifeline of the session counts no more.
+    /// Not cancel-safe: a caller that gives up does not know whether it is held.
+    ///
+    /// # Errors
+    /// `SessionFenced`: the session is over. `Stale`: there is a later one. `Unavailable`: it broke.
+    async fn hold(&mut self) -> FsResult<()>;
+    /// Resolves when it is of no further use, with the reason: it broke, there is a later one, or the session is over.
+    /// Cancel-safe.
+    async fn broken(&mut self) -> FsError;
+    /// Of a lifeline at the service itself, for transports: the process of the client is gone. Ends the session, unless
+    /// there is a later lifeline.
+    async fn part(&mut self) {}
 }
 
 /// Metadata: names, inodes, extent maps, sessions. What a mutation returns survives the end of the process that serves it;
@@ -100,18 +134,32 @@ pub trait MetadataService: Send + Sync + 'static {
     /// Ends the session: its open files are released, late commits refused.
     async fn close_session(&self, identity: Identity) -> FsResult<()>;
 
+    /// Opens a lifeline, which is not held yet. `number`: the client's, greater than those of earlier ones of the session. A session
+    /// that is still to be resumed may have one.
+    ///
+    /// # Errors
+    /// `NotSupported`: nobody can tell here whether the process lives, the session ends with its lease. `Stale`: there is a later one.
+    async fn lifeline(&self, identity: Identity, number: u64) -> FsResult<Box<dyn Lifeline>> {
+        let _ = (identity, number);
+        Err(FsError::new(
+            ErrorKind::NotSupported,
+            "this service has no lifelines",
+        ))
+    }
+
     /// Applies a batch; one result per operation, in order. The outer error means that nothing is known of any. Returns
     /// after every other session has given up its leases on what was changed.
     async fn mutate(&self, identity: Identity, batch: MutationBatch) -> FsResult<Mutated>;
 
-    /// Waits up to [`crate::limits::RECALL_POLL`] for leases that the session must give up. `acknowledged` is the last
-    /// recall of `stream` that it has obeyed: operations that waited for it go on. `stream` 0 opens a new stream, at once:
-    /// the session says that it has forgotten everything that it was granted. Without a stream nothing is granted.
+    /// Waits up to [`crate::limits::RECALL_POLL`] for leases that the session must give up. `obeyed` says which recalls of `stream` it has
+    /// obeyed: operations that waited for them go on. A later call for a stream ends the wait of an earlier one. `stream` 0 opens a new
+    /// stream, at once: the session says that it has forgotten everything that it was granted, but for what it buffers. Without a stream
+    /// nothing is granted.
     ///
     /// # Errors
     /// `Stale`: the stream is over, forget everything and open a new one. `NotSupported`: this service grants no leases.
-    async fn recalls(&self, identity: Identity, stream: u64, acknowledged: u64) -> FsResult<RecallPage> {
-        let _ = (identity, stream, acknowledged);
+    async fn recalls(&self, identity: Identity, stream: u64, obeyed: Obeyed) -> FsResult<RecallPage> {
+        let _ = (identity, stream, obeyed);
         Err(FsError::new(
             ErrorKind::NotSupported,
             "this service grants no leases",
@@ -146,14 +194,17 @@ pub trait MetadataService: Send + Sync + 'static {
     async fn getxattr(&self, identity: Identity, caller: Caller, ino: Ino, name: Bytes) -> FsResult<Bytes>;
     /// Names of the extended attributes that `caller` may see.
     async fn listxattr(&self, identity: Identity, caller: Caller, ino: Ino) -> FsResult<Vec<Bytes>>;
-    /// Extents that overlap `offset..offset+length` of a file that the session has open.
+    /// Extents that overlap `offset..offset+length` of a file that the session has open. With `settle` after the changes of its content that
+    /// are under way, and with a lease on it if at all possible. Without, of what is committed, at once: for a reader whose own lease is
+    /// being recalled, so that a change waits for it.
     async fn read_extents(
         &self,
         identity: Identity,
         ino: Ino,
         offset: u64,
         length: u64,
-    ) -> FsResult<ExtentPage>;
+        settle: bool,
+    ) -> FsResult<Extents>;
     /// Opens a file: checks `caller`'s permission, counts one open of the session. Durable only while the session lives:
     /// a client declares its open files again when it resumes. A file without a name can be opened by sessions that have it
     /// open, and by all for [`crate::limits::REPLACED_INODE_KEPT`] after a rename gave its last name to another one.

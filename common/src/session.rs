@@ -61,6 +61,10 @@ pub struct OpenDeclaration {
     pub read: bool,
     /// Open for writing.
     pub write: bool,
+    /// For writing, with pages in a kernel: [`crate::lease::Access::pages`].
+    pub pages: bool,
+    /// The client has writes of the file that it acknowledged and did not commit: [`crate::lease::Part::Buffer`].
+    pub buffer: bool,
 }
 
 /// Request for a session.
@@ -77,6 +81,9 @@ pub struct OpenSession {
     pub unsynced: Option<CommitId>,
     /// The locks that the client holds (resume only).
     pub locks: LockDeclarations,
+    /// The client, or a kernel above it, may still answer from what it was leased, until it opens a recall stream (resume only). Nothing is
+    /// changed before it does.
+    pub leases: bool,
 }
 
 /// What the coordinator tells a new or resumed session.

@@ -6,15 +6,17 @@
 //!
 //! It is longer than other files because the trait is one block.
 
-use crate::answer::{Answers, CreatedFile, XattrValue, refused, send};
+use crate::answer::{Answers, CreatedFile, Looked, XattrValue, refused, send};
 use crate::caller::Requester;
 use crate::capability::{CAPABILITY, Capabilities};
 use crate::convert::{self, OpenFile, ino, name, open_flags};
-use crate::directory::{Directories, Sink};
+use crate::directory::{Directories, Plus, Sink};
+use crate::kernel::view::KernelView;
 use crate::locking::{self, LockRequest};
 use bytes::Bytes;
-use dfs_client::{Client, Entry, OpenFlags};
+use dfs_client::{Client, OpenFlags};
 use dfs_common::attr::{FileKind, SetAttr};
+use dfs_common::op::RenameMode;
 use dfs_common::session::Caller;
 use dfs_common::{ErrorKind, FsError, FsResult, Ino};
 use fuser::{
@@ -31,8 +33,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// Largest read and write in one request, in bytes.
-const REQUEST_BYTES_MAX: u32 = 1 << 20;
+/// Largest read and write in one request, in bytes: 1 MiB at any offset of a page.
+const REQUEST_BYTES_MAX: u32 = (1 << 20) + 4096;
 /// Read-ahead and asynchronous requests that the kernel keeps in flight.
 const BACKGROUND_REQUESTS_MAX: u16 = 128;
 /// What this program asks of the kernel. Left out on purpose: a write-back cache (it would make one kernel the authority
@@ -58,16 +60,18 @@ const CAPABILITIES: [InitFlags; 10] = [
 pub struct Adapter {
     client: Client,
     answers: Answers,
+    kernel: Arc<KernelView>,
     directories: Arc<Directories>,
     capabilities: Arc<Capabilities>,
 }
 
 impl Adapter {
-    /// Over `client`; requests that wait are tasks of `answers`.
-    pub fn new(client: Client, answers: Answers) -> Self {
+    /// Over `client`; requests that wait are tasks of `answers`; `kernel` is the view of the one that asks.
+    pub fn new(client: Client, answers: Answers, kernel: Arc<KernelView>) -> Self {
         Adapter {
             client,
             answers,
+            kernel,
             directories: Arc::default(),
             capabilities: Arc::default(),
         }
@@ -113,7 +117,7 @@ async fn open(
         handle: opened.handle,
         appends: asked.append,
     };
-    Ok((open, convert::kernel_flags(opened.keep_cache)))
+    Ok((open, convert::kernel_flags(opened.keep_cache, opened.direct)))
 }
 
 /// A write at a place through a file that was opened to append: a page of a shared map, or O_APPEND was taken off since.
@@ -172,11 +176,25 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, request: &Request, parent: INodeNo, called: &OsStr, reply: ReplyEntry) {
         let (client, requester, called) = (self.client.clone(), Requester::from(request), name(called));
+        let (kernel, parent) = (self.kernel.clone(), ino(parent));
         self.answers.answer("lookup", reply, async move {
-            client
-                .lookup(&requester.with_groups(), ino(parent), &called?)
-                .await
+            let called = called?;
+            if let Some(validity) = kernel.trial().answers(parent, &called) {
+                return Ok(Looked::Absent(validity));
+            }
+            match client.lookup(&requester.with_groups(), parent, &called).await {
+                Ok(entry) => Ok(Looked::Found(kernel.found(parent, &called, entry.attr))),
+                Err(error) if error.kind() == ErrorKind::NotFound => match kernel.absent(parent, &called) {
+                    Duration::ZERO => Err(error),
+                    validity => Ok(Looked::Absent(validity)),
+                },
+                Err(error) => Err(error),
+            }
         });
+    }
+
+    fn forget(&self, _request: &Request, file: INodeNo, lookups: u64) {
+        self.kernel.forgotten(ino(file), lookups);
     }
 
     fn mkdir(
@@ -189,11 +207,14 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (client, requester, called) = (self.client.clone(), Requester::from(request), name(called));
+        let (kernel, parent) = (self.kernel.clone(), ino(parent));
+        let naming = kernel.naming(&[parent]);
         self.answers.answer("mkdir", reply, async move {
             let mode = mode & 0o7777;
-            client
-                .mkdir(&requester.with_groups(), ino(parent), &called?, mode)
-                .await
+            let made = client
+                .mkdir(&requester.with_groups(), parent, &called?, mode)
+                .await;
+            Ok(kernel.made(naming.settled(made)?.attr))
         });
     }
 
@@ -208,50 +229,61 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (client, requester, called) = (self.client.clone(), Requester::from(request), name(called));
+        let (kernel, parent) = (self.kernel.clone(), ino(parent));
+        let naming = kernel.naming(&[parent]);
         self.answers.answer("mknod", reply, async move {
             let caller = requester.with_groups();
             let kind = FileKind::from_mode(mode)
                 .ok_or_else(|| FsError::new(ErrorKind::Invalid, "there is no such kind of file"))?;
-            client
-                .mknod(&caller, ino(parent), &called?, kind, mode & 0o7777, rdev)
-                .await
+            let made = client
+                .mknod(&caller, parent, &called?, kind, mode & 0o7777, rdev)
+                .await;
+            Ok(kernel.made(naming.settled(made)?.attr))
         });
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, called: &OsStr, target: &Path, reply: ReplyEntry) {
         let (client, requester, called) = (self.client.clone(), Requester::from(request), name(called));
         let target = Bytes::copy_from_slice(target.as_os_str().as_bytes());
+        let (kernel, parent) = (self.kernel.clone(), ino(parent));
+        let naming = kernel.naming(&[parent]);
         self.answers.answer("symlink", reply, async move {
-            client
-                .symlink(&requester.with_groups(), ino(parent), &called?, target)
-                .await
+            let made = client
+                .symlink(&requester.with_groups(), parent, &called?, target)
+                .await;
+            Ok(kernel.made(naming.settled(made)?.attr))
         });
     }
 
     fn link(&self, request: &Request, file: INodeNo, parent: INodeNo, called: &OsStr, reply: ReplyEntry) {
         let (client, requester, called) = (self.client.clone(), Requester::from(request), name(called));
+        let (kernel, parent) = (self.kernel.clone(), ino(parent));
+        let naming = kernel.naming(&[parent]);
         self.answers.answer("link", reply, async move {
-            client
-                .link(&requester.with_groups(), ino(file), ino(parent), &called?)
-                .await
+            let made = client
+                .link(&requester.with_groups(), ino(file), parent, &called?)
+                .await;
+            Ok(kernel.made(naming.settled(made)?.attr))
         });
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, called: &OsStr, reply: ReplyEmpty) {
         let (client, requester, called) = (self.client.clone(), Requester::from(request), name(called));
+        let parent = ino(parent);
+        let naming = self.kernel.naming(&[parent]);
         self.answers.answer("unlink", reply, async move {
-            client
-                .unlink(&requester.with_groups(), ino(parent), &called?)
-                .await
+            let removed = client.unlink(&requester.with_groups(), parent, &called?).await;
+            naming.settled(removed)
         });
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, called: &OsStr, reply: ReplyEmpty) {
         let (client, requester, called) = (self.client.clone(), Requester::from(request), name(called));
+        let parent = ino(parent);
+        let naming = self.kernel.naming(&[parent]);
         self.answers.answer("rmdir", reply, async move {
-            client
-                .rmdir(&requester.with_groups(), ino(parent), &called?)
-                .await
+            let removed = client.rmdir(&requester.with_groups(), parent, &called?).await;
+            naming.settled(removed)
         });
     }
 
@@ -267,10 +299,16 @@ impl Filesystem for Adapter {
     ) {
         let (client, requester) = (self.client.clone(), Requester::from(request));
         let (from, to) = ((ino(parent), name(called)), (ino(new_parent), name(new_name)));
+        let kernel = self.kernel.clone();
+        let naming = kernel.naming(&[from.0, to.0]);
         self.answers.answer("rename", reply, async move {
             let mode = convert::rename_mode(flags)?;
             let caller = requester.with_groups();
-            client.rename(&caller, from.0, &from.1?, to.0, &to.1?, mode).await
+            let (from, to) = ((from.0, &from.1?), (to.0, &to.1?));
+            let renamed = client.rename(&caller, from.0, from.1, to.0, to.1, mode).await;
+            naming.settled(renamed)?;
+            kernel.moved(from, to, mode == RenameMode::Exchange);
+            Ok(())
         });
     }
 
@@ -306,9 +344,13 @@ impl Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        self.list(fh, offset, reply, |reply, outcome| match outcome {
-            Ok(()) => reply.ok(),
-            Err(errno) => reply.error(errno),
+        let (kernel, plus) = (self.kernel.clone(), Plus::new(reply));
+        self.list(fh, offset, plus, move |plus, outcome| match outcome {
+            Ok(()) => {
+                kernel.listed(&plus.entries);
+                plus.reply.ok();
+            }
+            Err(errno) => plus.reply.error(errno),
         });
     }
 
@@ -344,16 +386,18 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, _request: &Request, file: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let (client, directories) = (self.client.clone(), self.directories.clone());
+        let kernel = self.kernel.clone();
         self.answers.answer("getattr", reply, async move {
             match client.getattr(ino(file)).await {
                 Err(error) if error.kind() == ErrorKind::Stale => {
                     let attr = directories.removed(ino(file)).ok_or(error)?;
-                    Ok(Entry {
-                        attr,
-                        valid_for: Duration::ZERO,
-                    })
+                    Ok((attr, Duration::ZERO))
                 }
-                found => found,
+                found => {
+                    let attr = found?.attr;
+                    let validity = kernel.attributes(&attr);
+                    Ok((attr, validity))
+                }
             }
         });
     }
@@ -387,9 +431,11 @@ impl Filesystem for Adapter {
             mtime: mtime.map(convert::set_time),
         };
         self.answers.answer("setattr", reply, async move {
-            client
+            let set = client
                 .setattr(&requester.with_groups(), ino(file), set, handle)
-                .await
+                .await?;
+            // The kernel takes the attributes of this answer whatever it heard meanwhile: they hold for no time.
+            Ok((set.attr, Duration::ZERO))
         });
     }
 
@@ -445,10 +491,12 @@ impl Filesystem for Adapter {
         let (client, requester) = (self.client.clone(), Requester::from(request));
         let (called, value) = (called.as_bytes().to_vec(), Bytes::copy_from_slice(value));
         let capabilities = (called == CAPABILITY).then(|| self.capabilities.clone());
+        let kernel = self.kernel.clone();
         self.answers.answer("setxattr", reply, async move {
             let mode = convert::xattr_mode(flags)?;
             let caller = requester.with_groups();
             let done = client.setxattr(&caller, ino(file), &called, value, mode).await;
+            kernel.changed(ino(file));
             if let Some(capabilities) = capabilities {
                 capabilities.forget(ino(file));
             }
@@ -459,13 +507,16 @@ impl Filesystem for Adapter {
     fn removexattr(&self, request: &Request, file: INodeNo, called: &OsStr, reply: ReplyEmpty) {
         let (client, requester) = (self.client.clone(), Requester::from(request));
         let called = called.as_bytes().to_vec();
+        let kernel = self.kernel.clone();
         self.answers.answer("removexattr", reply, async move {
             let caller = match called == CAPABILITY {
                 // The kernel takes it away with a write, whoever writes; anybody else it asks for the right to.
                 true => Caller::root(),
                 false => requester.with_groups(),
             };
-            client.removexattr(&caller, ino(file), &called).await
+            let done = client.removexattr(&caller, ino(file), &called).await;
+            kernel.changed(ino(file));
+            done
         });
     }
 
@@ -489,23 +540,26 @@ impl Filesystem for Adapter {
     ) {
         let (client, requester, called) = (self.client.clone(), Requester::from(request), name(called));
         let capabilities = self.capabilities.clone();
+        let (kernel, parent) = (self.kernel.clone(), ino(parent));
+        let naming = kernel.naming(&[parent]);
         self.answers.answer("create", reply, async move {
             let (asked, exclusive) = (open_flags(flags), flags & libc::O_EXCL != 0);
             let caller = requester.with_groups();
             let created = client
-                .create(&caller, ino(parent), &called?, mode & 0o7777, exclusive, asked)
-                .await?;
+                .create(&caller, parent, &called?, mode & 0o7777, exclusive, asked)
+                .await;
+            let created = naming.settled(created)?;
             match created.existed {
                 true => capabilities.forget(created.entry.attr.ino),
                 false => capabilities.created(created.entry.attr.ino),
             }
             Ok(CreatedFile {
-                entry: created.entry,
+                seen: kernel.made(created.entry.attr),
                 file: OpenFile {
                     handle: created.handle,
                     appends: asked.append,
                 },
-                flags: convert::kernel_flags(created.keep_cache),
+                flags: convert::kernel_flags(created.keep_cache, created.direct),
             })
         });
     }

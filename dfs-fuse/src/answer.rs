@@ -5,12 +5,13 @@
 //! Invariant: every request is answered exactly
 //! once, also when its handler panics (EIO) or when the mount has ended (ENOTCONN).
 
-use crate::convert::{OpenFile, Totals, attr, errno};
+use crate::convert::{OpenFile, Totals, attr, errno, no_attributes};
+use crate::kernel::view::Seen;
 use crate::locking::InTheWay;
 use bytes::Bytes;
-use dfs_client::Entry;
+use dfs_common::attr::{Attr, FileKind};
 use dfs_common::cluster::StatFs;
-use dfs_common::{FsError, FsResult};
+use dfs_common::{FsError, FsResult, Ino};
 use fuser::{
     Errno, FopenFlags, Generation, ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyLock,
     ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
@@ -218,10 +219,18 @@ macro_rules! reply {
     };
 }
 
+/// What a name is, for [`ReplyEntry`].
+pub enum Looked {
+    /// This.
+    Found(Seen),
+    /// There is none, and that holds for this long.
+    Absent(Duration),
+}
+
 /// A file made and opened, for [`ReplyCreate`].
 pub struct CreatedFile {
     /// The file.
-    pub entry: Entry,
+    pub seen: Seen,
     /// The open file.
     pub file: OpenFile,
     /// What the kernel is told of it.
@@ -236,25 +245,28 @@ reply!(ReplyData, Bytes, |self, data| self.data(&data));
 reply!(ReplyWrite, u32, |self, written| self.written(written));
 reply!(ReplyLock, InTheWay, |self, lock| self
     .locked(lock.start, lock.end, lock.kind, lock.pid));
-/// For how long the kernel may answer from a name by itself: not at all. To take a name back from it needs the lock of its
-/// directory, which the operation that waits for that may hold (docs/adr/0006-leases.md).
-const NAME_VALIDITY: Duration = Duration::ZERO;
-
-reply!(ReplyEntry, Entry, |self, entry| {
-    let generation = Generation(entry.attr.generation);
-    self.entry_with_ttls(&entry.valid_for, &NAME_VALIDITY, &attr(&entry.attr), generation);
+reply!(ReplyEntry, Seen, |self, seen| {
+    let generation = Generation(seen.attr.generation);
+    self.entry_with_ttls(&seen.attr_valid, &seen.name_valid, &attr(&seen.attr), generation);
 });
-reply!(ReplyAttr, Entry, |self, entry| self
-    .attr(&entry.valid_for, &attr(&entry.attr)));
+reply!(ReplyEntry, Looked, |self, looked| match looked {
+    Looked::Found(seen) => self.success(seen),
+    Looked::Absent(validity) => {
+        // Inode 0: there is no such name.
+        self.entry(&validity, &no_attributes(Ino(0), FileKind::File), Generation(0));
+    }
+});
+reply!(ReplyAttr, (Attr, Duration), |self, answer| self
+    .attr(&answer.1, &attr(&answer.0)));
 reply!(ReplyOpen, (OpenFile, FopenFlags), |self, opened| {
     self.opened(opened.0.into(), opened.1);
 });
 reply!(ReplyCreate, CreatedFile, |self, created| {
-    let entry = &created.entry;
-    let generation = Generation(entry.attr.generation);
+    let seen = &created.seen;
+    let generation = Generation(seen.attr.generation);
     self.created(
-        &NAME_VALIDITY,
-        &attr(&entry.attr),
+        &seen.attr_valid.min(seen.name_valid),
+        &attr(&seen.attr),
         generation,
         created.file.into(),
         created.flags,

@@ -72,6 +72,27 @@ pub fn attr(attr: &Attr) -> FileAttr {
     }
 }
 
+/// For answers of which the kernel looks at number and kind only.
+pub fn no_attributes(ino: Ino, of: FileKind) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(ino.0),
+        size: 0,
+        blocks: 0,
+        atime: UNIX_EPOCH,
+        mtime: UNIX_EPOCH,
+        ctime: UNIX_EPOCH,
+        crtime: UNIX_EPOCH,
+        kind: kind(of),
+        perm: 0,
+        nlink: 1,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: BLOCK_BYTES,
+        flags: 0,
+    }
+}
+
 /// A point in time; one that the system cannot express is the epoch.
 fn time(time: Timestamp) -> SystemTime {
     let whole = Duration::from_secs(time.secs.unsigned_abs());
@@ -125,8 +146,9 @@ pub fn is_execution(flags: i32) -> bool {
 }
 
 /// What the kernel is told of an open file.
-pub fn kernel_flags(keep_cache: bool) -> FopenFlags {
+pub fn kernel_flags(keep_cache: bool, direct: bool) -> FopenFlags {
     let mut kernel = FopenFlags::empty();
+    kernel.set(FopenFlags::FOPEN_DIRECT_IO, direct);
     kernel.set(FopenFlags::FOPEN_KEEP_CACHE, keep_cache);
     kernel
 }

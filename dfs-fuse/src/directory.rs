@@ -4,12 +4,13 @@
 //! kept, and seekdir(3) to any place works: the rest is then dropped and fetched anew. `.` and `..` have the cursors 1 and
 //! 2. Invariant: entries are sent in cursor order, each with the cursor behind it.
 
+use crate::convert::no_attributes;
 use dfs_client::Client;
 use dfs_common::attr::{Attr, FileKind};
 use dfs_common::service::DirEntry;
 use dfs_common::session::Caller;
 use dfs_common::{ErrorKind, FsError, FsResult, Ino};
-use fuser::{FileAttr, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
+use fuser::{Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsStr;
@@ -133,47 +134,46 @@ impl Sink for ReplyDirectory {
     }
 }
 
-impl Sink for ReplyDirectoryPlus {
+/// A buffer of entries with attributes, and the inodes that it tells of: the kernel takes a reference to each.
+pub struct Plus {
+    /// The buffer.
+    pub reply: ReplyDirectoryPlus,
+    /// Inodes, without those of `.` and `..`.
+    pub entries: Vec<Ino>,
+}
+
+impl Plus {
+    /// An empty one.
+    pub fn new(reply: ReplyDirectoryPlus) -> Self {
+        let entries = Vec::new();
+        Plus { reply, entries }
+    }
+}
+
+impl Sink for Plus {
     const ATTRS: bool = true;
 
     fn take(&mut self, item: &Item<'_>) -> bool {
         // The kernel looks at number and kind only of `.` and `..`.
         let attr = match item.attr {
             Some(attr) => crate::convert::attr(attr),
-            None => without_attributes(item),
+            None => no_attributes(item.ino, item.kind),
         };
         let generation = item.attr.map_or(0, |attr| attr.generation);
         let name = OsStr::from_bytes(item.name);
-        // Listings say nothing of how long their attributes hold.
-        !self.add(
+        // The kernel may look at a listing after it forgot all names: it is believed for no time (docs/adr/0019-names-in-the-kernel.md).
+        let taken = !self.reply.add(
             INodeNo(item.ino.0),
             item.cursor,
             name,
             &Duration::ZERO,
             &attr,
             Generation(generation),
-        )
-    }
-}
-
-fn without_attributes(item: &Item<'_>) -> FileAttr {
-    let time = std::time::UNIX_EPOCH;
-    FileAttr {
-        ino: INodeNo(item.ino.0),
-        size: 0,
-        blocks: 0,
-        atime: time,
-        mtime: time,
-        ctime: time,
-        crtime: time,
-        kind: crate::convert::kind(item.kind),
-        perm: 0,
-        nlink: 1,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: crate::convert::BLOCK_BYTES,
-        flags: 0,
+        );
+        if taken && item.attr.is_some() {
+            self.entries.push(item.ino);
+        }
+        taken
     }
 }
 

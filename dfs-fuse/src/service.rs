@@ -7,25 +7,30 @@ use crate::adapter::Adapter;
 use crate::answer::Answers;
 use crate::args::Settings;
 use crate::daemon::Ready;
+use crate::kernel::below::{Below, LOOKS};
+use crate::kernel::device::Device;
 use crate::kernel::place::{MountPoint, Unmounted};
-use crate::kernel::{invalidation, mount, tuning};
+use crate::kernel::view::KernelView;
+use crate::kernel::{invalidation, mount, trial, tuning};
 use crate::{EXIT_FAILED, sentence};
 use dfs_client::{Client, ClientConfig};
 use dfs_common::{ErrorKind, FsError, FsResult, Ino};
 use fuser::{Config, Session, SessionACL};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 /// Threads that take requests from the kernel; each has a buffer of one request.
 const REQUEST_THREADS: std::ops::RangeInclusive<usize> = 2..=8;
 const WORKER_THREADS: std::ops::RangeInclusive<usize> = 2..=16;
 /// Blocking work of the client and of unmounting.
-const BLOCKING_THREADS_MAX: usize = 64;
+const BLOCKING_THREADS_MAX: usize = 512;
 /// For the kernel to let go after an unmount, and for tasks to end.
 const END: Duration = Duration::from_secs(5);
 
@@ -76,7 +81,7 @@ struct Service {
     client: Client,
     answers: Answers,
     mount: MountPoint,
-    /// Ends the thread of invalidations.
+    /// Ends the task of invalidations.
     stop: CancellationToken,
     /// The kernel has closed the connection, or it failed.
     ended: oneshot::Receiver<std::io::Result<()>>,
@@ -94,6 +99,7 @@ impl Service {
                 return Err(FsError::new(ErrorKind::Interrupted, "ended by a signal before anything was mounted"));
             }
         };
+        tuning::raise_request_pages();
         let device = mount::mount(mountpoint, &settings.fsname, &settings.options)?;
         let point = match MountPoint::new(mountpoint) {
             Ok(point) => point,
@@ -120,7 +126,13 @@ impl Service {
     ) -> FsResult<Service> {
         let runtime = tokio::runtime::Handle::current();
         let answers = Answers::new(runtime.clone());
-        let adapter = Adapter::new(client.clone(), answers.clone());
+        let beside = Device::new(&device)?;
+        let kernel = Arc::new(KernelView::new(
+            client.clone(),
+            beside,
+            Below::new(point.device()),
+        ));
+        let adapter = Adapter::new(client.clone(), answers.clone(), kernel.clone());
         let mut config = Config::default();
         config.n_threads = Some(processors(&REQUEST_THREADS));
         config.clone_fd = true;
@@ -129,7 +141,12 @@ impl Service {
             .map_err(|error| FsError::from(error).context("agreeing with the kernel on FUSE"))?;
         let stop = CancellationToken::new();
         if let Some(changes) = client.invalidations() {
-            invalidation::start(runtime, changes, session.notifier(), stop.clone())?;
+            runtime.spawn(invalidation::pass_on(
+                changes,
+                session.notifier(),
+                kernel.clone(),
+                stop.clone(),
+            ));
         }
         let (end, ended) = oneshot::channel();
         std::thread::Builder::new()
@@ -139,13 +156,19 @@ impl Service {
                 let _ = end.send(session.run());
             })?;
         let root = point.path().to_owned();
-        let looked = tokio::task::spawn_blocking(move || std::fs::metadata(root));
+        let tried = kernel.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            let looked = std::fs::metadata(&root);
+            trial::run(&tried, &root);
+            looked
+        });
         match tokio::time::timeout(settings.wait, looked).await {
             Ok(Ok(looked)) => {
                 looked.map_err(|error| FsError::from(error).context("looking at the mount"))?;
             }
             _ => return Err(FsError::new(ErrorKind::TimedOut, "the mount does not answer")),
         }
+        tokio::spawn(watch_below(kernel, stop.clone()));
         tuning::raise_read_ahead(&point);
         tracing::info!(mountpoint = %point.path().display(), coordinator = settings.coordinator, cluster = %client.cluster(), "mounted");
         Ok(Service {
@@ -238,6 +261,21 @@ impl Service {
         if let Ok(Ok(Unmounted::Failed(reason))) = tokio::time::timeout(END, detach).await {
             tracing::error!(reason, "the mount point stays: run `umount -l` there");
         }
+    }
+}
+
+/// Looks for mounts below ours as long as names are given.
+async fn watch_below(kernel: Arc<KernelView>, stop: CancellationToken) {
+    let mut looks = tokio::time::interval(LOOKS);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            _ = looks.tick() => {}
+        }
+        let kernel = kernel.clone();
+        let _ = tokio::task::spawn_blocking(move || kernel.below().look_if_wanted()).await;
     }
 }
 

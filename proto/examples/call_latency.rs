@@ -73,6 +73,7 @@ async fn main() -> FsResult<()> {
                 opened: Vec::new(),
                 unsynced: None,
                 locks: Default::default(),
+                leases: false,
             };
             let identity = service.open_session(request).await?.identity;
             let (p50, p99) = alone(&*service, identity).await?;

@@ -24,4 +24,4 @@ pub mod v1 {
 
 /// The version of the protocol that this release speaks. It travels in the first message of a session and of a
 /// datanode's registration; a peer with another one is refused with `UnknownVersion`.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;

@@ -8,8 +8,8 @@ use dfs_common::limits::*;
 use dfs_common::piece::Piece;
 use dfs_common::{ErrorKind, FsResult};
 use dfs_proto::convert::*;
-use dfs_proto::v1;
 use dfs_proto::v1::numbered_op::Op;
+use dfs_proto::{PROTOCOL_VERSION, v1};
 
 #[track_caller]
 fn refused<T: std::fmt::Debug>(result: FsResult<T>, about: &str) {
@@ -203,6 +203,7 @@ fn map_pages_that_overlap_or_mix_capabilities() {
         size: 100,
         extents,
         covered_to: u64::MAX,
+        leased: false,
     };
     let touching = vec![resolved(chunk_extent(0, 5, 0)), resolved(chunk_extent(5, 5, 0))];
     assert!(extent_page_from_wire(page(touching)).is_ok());
@@ -470,7 +471,7 @@ fn declarations_of_locks_without_bounds_or_sense() {
         }),
     };
     let request = |held: usize, more| v1::OpenSessionRequest {
-        protocol_version: 1,
+        protocol_version: PROTOCOL_VERSION,
         resume: Some(identity()),
         locks: Some(v1::LockDeclarations {
             settled: 0,
@@ -527,20 +528,20 @@ fn sessions_of_another_protocol_or_without_bounds() {
         client_name: "c".to_string(),
         ..v1::OpenSessionRequest::default()
     };
-    assert!(open_session_from_wire(request(1)).is_ok());
-    for version in [0, 2] {
+    assert!(open_session_from_wire(request(PROTOCOL_VERSION)).is_ok());
+    for version in [0, PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1] {
         let error = open_session_from_wire(request(version)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::UnknownVersion);
         assert!(error.message().contains(&format!("version {version}")), "{error}");
     }
     let name = v1::OpenSessionRequest {
         client_name: "c".repeat(CLIENT_NAME_BYTES_MAX + 1),
-        ..request(1)
+        ..request(PROTOCOL_VERSION)
     };
     refused(open_session_from_wire(name), "client name");
     let opened = v1::OpenSessionRequest {
         opened: vec![v1::OpenDeclaration::default(); SESSION_OPEN_INODES_MAX + 1],
-        ..request(1)
+        ..request(PROTOCOL_VERSION)
     };
     refused(open_session_from_wire(opened), "open inodes");
 
@@ -620,12 +621,18 @@ fn batches_without_order_or_bounds() {
     let reply = |results, leased| v1::MutateReply {
         results,
         leased,
+        access: Vec::new(),
         point: None,
     };
     let unknown = vec![v1::OpResult { result: None }];
     refused(mutated_from_wire(reply(unknown, vec![])), "unknown here");
     let leased = vec![v1::Attr::default(); 4 * BATCH_OPS_MAX + 1];
     refused(mutated_from_wire(reply(vec![], leased)), "leases");
+    let files = v1::MutateReply {
+        access: vec![v1::Access::default(); BATCH_OPS_MAX + 1],
+        ..reply(vec![], vec![])
+    };
+    refused(mutated_from_wire(files), "files");
 }
 
 #[test]
@@ -637,6 +644,7 @@ fn recalls_without_order_or_bounds() {
             .map(|sequence| v1::Recall {
                 sequence,
                 inos: vec![1],
+                ..v1::Recall::default()
             })
             .collect(),
     };
@@ -644,6 +652,11 @@ fn recalls_without_order_or_bounds() {
     refused(recall_page_from_wire(page(vec![1, 1])), "out of order");
     let many = (0..=RECALLS_PENDING_MAX as u64).collect();
     refused(recall_page_from_wire(page(many)), "recalls in one message");
+    let request = v1::RecallsRequest {
+        beside: vec![7; RECALLS_PENDING_MAX + 1],
+        ..v1::RecallsRequest::default()
+    };
+    refused(obeyed_from_wire(&request), "recalls in one message");
 }
 
 #[test]

@@ -10,13 +10,13 @@ use bytes::Bytes;
 use dfs_common::cluster::{ClusterUpdate, NodeHealth, NodeInfo, PlacementGroup, StatFs};
 use dfs_common::durability::{CommitId, CommitPoint};
 use dfs_common::extent::ExtentPage;
-use dfs_common::lease::{Recall, RecallPage};
+use dfs_common::lease::{Access, Obeyed, Recall, RecallPage};
 use dfs_common::lock::{
     HeldLock, LockDeclaration, LockDeclarations, LockKind, LockOutcome, LockOwner, LockRange, LockSpec,
     LockStyle, LockTicket,
 };
 use dfs_common::op::{MutationBatch, NumberedOp, OpReply, Operation};
-use dfs_common::service::{DirEntry, DirPage, Found, MetadataService, Mutated, Opened};
+use dfs_common::service::{DirEntry, DirPage, Extents, Found, MetadataService, Mutated, Opened};
 use dfs_common::session::{Caller, Identity, OpenDeclaration, OpenSession, SessionGrant, SessionSecret};
 use dfs_common::{Allowance, TreeUsage};
 use dfs_common::{
@@ -145,10 +145,21 @@ fn declaration(ino: u64) -> LockDeclaration {
     }
 }
 
+fn access() -> Access {
+    Access {
+        ino: Ino(77),
+        content: true,
+        buffer: false,
+        pages: true,
+    }
+}
+
 fn recalls() -> RecallPage {
     let recall = |sequence, inos: &[u64]| Recall {
         sequence,
         inos: inos.iter().copied().map(Ino).collect(),
+        contents: inos.iter().map(|ino| Ino(ino + 1)).collect(),
+        buffers: vec![Ino(5)],
     };
     RecallPage {
         stream: 12,
@@ -266,6 +277,7 @@ fn results(batch: &MutationBatch) -> Mutated {
                 ..attr()
             },
         ],
+        access: vec![access()],
         point: point(),
     }
 }
@@ -287,8 +299,8 @@ impl MetadataService for Recorder {
         self.answer(format!("mutate {identity:?} {batch:?}"), results)
             .await
     }
-    async fn recalls(&self, identity: Identity, stream: u64, acknowledged: u64) -> FsResult<RecallPage> {
-        let call = format!("recalls {identity:?} {stream} {acknowledged}");
+    async fn recalls(&self, identity: Identity, stream: u64, obeyed: Obeyed) -> FsResult<RecallPage> {
+        let call = format!("recalls {identity:?} {stream} {obeyed:?}");
         self.answer(call, recalls()).await
     }
     async fn lookup(&self, identity: Identity, caller: Caller, parent: Ino, name: Name) -> FsResult<Found> {
@@ -328,9 +340,11 @@ impl MetadataService for Recorder {
         ino: Ino,
         offset: u64,
         length: u64,
-    ) -> FsResult<ExtentPage> {
-        let call = format!("read_extents {identity:?} {ino} {offset} {length}");
-        self.answer(call, page()).await
+        settle: bool,
+    ) -> FsResult<Extents> {
+        let call = format!("read_extents {identity:?} {ino} {offset} {length} {settle}");
+        let page = page();
+        self.answer(call, Extents { page, leased: true }).await
     }
     async fn open(
         &self,
@@ -344,6 +358,7 @@ impl MetadataService for Recorder {
         let opened = Opened {
             attr: attr(),
             extents: page(),
+            access: access(),
         };
         self.answer(call, opened).await
     }
@@ -462,6 +477,8 @@ async fn every_call_arrives_and_its_reply_comes_back() {
             ino,
             read: true,
             write: false,
+            pages: false,
+            buffer: false,
         }],
         unsynced: Some(CommitId { epoch: 3, number: 9 }),
         locks: LockDeclarations {
@@ -469,6 +486,7 @@ async fn every_call_arrives_and_its_reply_comes_back() {
             held: vec![declaration(5), declaration(6)],
             more: false,
         },
+        leases: false,
     };
     assert_eq!(client.open_session(request.clone()).await.unwrap(), grant());
     assert_eq!(recorder.last(), format!("open_session {request:?}"));
@@ -496,10 +514,12 @@ async fn every_call_arrives_and_its_reply_comes_back() {
     let names = client.listxattr(me, who.clone(), ino).await.unwrap();
     assert_eq!(names, ["user.a", "user.b"]);
     assert_eq!(recorder.last(), format!("listxattr {me:?} {who:?} 77"));
-    assert_eq!(client.read_extents(me, ino, 1, 2).await.unwrap(), page());
-    assert_eq!(recorder.last(), format!("read_extents {me:?} 77 1 2"));
+    let extents = client.read_extents(me, ino, 1, 2, true).await.unwrap();
+    assert_eq!((extents.page, extents.leased), (page(), true));
+    assert_eq!(recorder.last(), format!("read_extents {me:?} 77 1 2 true"));
     let opened = client.open(me, who.clone(), ino, true, false).await.unwrap();
     assert_eq!((opened.attr, opened.extents), (attr(), page()));
+    assert_eq!(opened.access, access());
     assert_eq!(recorder.last(), format!("open {me:?} {who:?} 77 true false"));
     let (ticket, lock) = (lock_ticket(), lock_spec());
     let patience = Duration::from_millis(77);
@@ -534,8 +554,13 @@ async fn every_call_arrives_and_its_reply_comes_back() {
     assert_eq!(recorder.last(), format!("usage {me:?} 77"));
     assert_eq!(client.cluster_state(me, 41).await.unwrap(), update());
     assert_eq!(recorder.last(), format!("cluster_state {me:?} 41"));
-    assert_eq!(client.recalls(me, 12, 3).await.unwrap(), recalls());
-    assert_eq!(recorder.last(), format!("recalls {me:?} 12 3"));
+    let obeyed = Obeyed {
+        received: 9,
+        below: 3,
+        beside: vec![5, 9],
+    };
+    assert_eq!(client.recalls(me, 12, obeyed.clone()).await.unwrap(), recalls());
+    assert_eq!(recorder.last(), format!("recalls {me:?} 12 {obeyed:?}"));
     assert_eq!(client.fsync(me, Ino(7)).await.unwrap(), point());
     assert_eq!(recorder.last(), format!("fsync {me:?} 7"));
     client.close_session(me).await.unwrap();
@@ -620,7 +645,7 @@ async fn requests_out_of_bounds_never_reach_the_service() {
     };
     assert_eq!(kind(raw.mutate(nothing).await.unwrap_err()), ErrorKind::Invalid);
     let newer = v1::OpenSessionRequest {
-        protocol_version: 2,
+        protocol_version: 1,
         ..v1::OpenSessionRequest::default()
     };
     let refused = status::from_status(&raw.open_session(newer).await.unwrap_err());

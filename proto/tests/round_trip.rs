@@ -44,6 +44,7 @@ round_trips! {
     statfs: any_of::statfs() => statfs_to_wire, statfs_from_wire;
     extent: any_of::extent_from(7) => extent_to_wire, extent_from_wire;
     extent_page: any_of::extent_page() => extent_page_to_wire, extent_page_from_wire;
+    extents_asked_for: any_of::extents_asked_for() => extents_to_wire, extents_from_wire;
     opened: any_of::opened() => opened_to_wire, opened_from_wire;
     receipt: any_of::receipt() => receipt_to_wire, receipt_from_wire;
     committed_chunk: any_of::committed_chunk() => committed_chunk_to_wire, committed_chunk_from_wire;

@@ -5,6 +5,7 @@
 //! everything acknowledged is durable and every task has ended.
 
 mod args;
+mod descriptors;
 mod metadata;
 mod role;
 mod standalone;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         Err(error) => return complain(&error, EXIT_USAGE),
     };
     telemetry::init();
+    descriptors::raise_limit();
     if let Err(error) = dfs_common::failpoint::arm_from_environment() {
         return complain(&error, EXIT_USAGE);
     }

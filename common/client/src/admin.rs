@@ -42,6 +42,8 @@ pub struct ClusterStatus {
     pub content_bytes: u64,
     /// Open sessions.
     pub sessions: u32,
+    /// Those of them that end at once when their client's process does.
+    pub lifelines: u32,
     /// Replicas that a new chunk shall have.
     pub replication: u32,
     /// Replicas without which a write is not acknowledged.
@@ -181,6 +183,7 @@ impl AdminClient {
             chunks: reply.chunks,
             content_bytes: reply.content_bytes,
             sessions: reply.sessions,
+            lifelines: reply.lifelines,
             replication: reply.replication,
             replication_floor: reply.replication_floor,
             uptime_secs: reply.uptime_secs,

@@ -12,7 +12,7 @@ use crate::releases::Releases;
 use crate::session::Session;
 use crate::session::recovery::client_name;
 use crate::table::Table;
-use crate::types::Invalidation;
+use crate::types::{Again, Change, Invalidation};
 use crate::waiting::{Attempts, WaitList, What, within};
 use crate::writer::flusher::Unsaved;
 use crate::writer::grants::Grants;
@@ -30,7 +30,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -42,6 +42,8 @@ const UPLOADS_AT_ONCE: usize = 4;
 const READS_AHEAD_AT_ONCE: usize = 6;
 /// Files saved at the same time at shutdown.
 const SAVES_AT_ONCE: usize = 16;
+/// For the recall stream of a new session; without one the client works, and remembers nothing.
+const FIRST_STREAM: Duration = Duration::from_secs(1);
 /// Patience of the last words to the coordinator.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -110,12 +112,56 @@ impl Inner {
     }
 
     /// Tells the cache above. Never waits.
-    pub(crate) fn invalidate(&self, invalidation: Invalidation) {
+    pub(crate) fn invalidate(&self, change: Change) {
+        let invalidation = Invalidation {
+            change,
+            again: None,
+            done: None,
+        };
         if let Err(error) = self.invalidations.try_send(invalidation)
             && self.invalidations_out.lock().is_none()
         {
             tracing::warn!(%error, "an invalidation was dropped: the cache above does not keep up");
         }
+    }
+}
+
+impl Inner {
+    /// Makes the cache above forget; returns when it has.
+    pub(crate) async fn forget_above(&self, changes: Vec<Change>) {
+        let Some(above) = self.above() else {
+            return;
+        };
+        let mut waits = Vec::new();
+        for change in changes {
+            let (done, forgotten) = oneshot::channel();
+            let invalidation = Invalidation {
+                change,
+                again: None,
+                done: Some(done),
+            };
+            // A receiver that is gone has nothing cached.
+            if above.send(invalidation).await.is_ok() {
+                waits.push(forgotten);
+            }
+        }
+        for forgotten in waits {
+            let _ = forgotten.await;
+        }
+    }
+
+    /// Makes the cache above forget `change`, and then whatever `again` says until it says nothing; returns when it has. False if there is none.
+    pub(crate) async fn forget_above_until(&self, change: Change, again: Again) -> bool {
+        let Some(above) = self.above() else {
+            return false;
+        };
+        let (done, forgotten) = oneshot::channel();
+        let invalidation = Invalidation {
+            change,
+            again: Some(again),
+            done: Some(done),
+        };
+        above.send(invalidation).await.is_ok() && forgotten.await.is_ok()
     }
 }
 
@@ -160,6 +206,7 @@ impl Client {
                 opened: Vec::new(),
                 unsynced: None,
                 locks: Default::default(),
+                leases: false,
             };
             let deadline = CALL_DEADLINE.min(config.connect_timeout);
             match within(deadline, metadata.open_session(request)).await {
@@ -209,10 +256,13 @@ impl Client {
             config,
         });
         inner.spawn(inner.clone().keep_alive());
+        inner.spawn(inner.clone().hold_lifeline());
         inner.spawn(inner.clone().follow_recalls());
         inner.spawn(inner.clone().send_releases());
         inner.spawn(inner.clone().flush_old());
         tracing::debug!(session = %grant.identity.session, cluster = %grant.cluster, "session opened");
+        // Without it the first writes would be committed one by one.
+        inner.leased.wait_for_stream(FIRST_STREAM).await;
         Ok(Client(Arc::new(Shared {
             inner,
             _guard: stop.drop_guard(),

@@ -3,6 +3,7 @@
 //! All handles of an inode share it. Short work is under `state`, a mutex never held across an await; the order of commits
 //! and of attribute changes is kept by `order`, which is held while one is in flight.
 
+use crate::content::ContentLease;
 use crate::dirty::generation::Span;
 use crate::dirty::{Active, DirtyBudget, Sealed};
 use crate::extent_map::ExtentMap;
@@ -21,6 +22,7 @@ pub(crate) struct FileState {
     /// As the coordinator last said.
     pub(crate) attr: Attr,
     pub(crate) map: ExtentMap,
+    pub(crate) content: ContentLease,
     pub(crate) active: Option<Active>,
     pub(crate) sealed: VecDeque<Sealed>,
     pub(crate) next_sequence: u64,
@@ -54,6 +56,8 @@ pub(crate) struct File {
     pub(crate) order: tokio::sync::Mutex<()>,
     /// Held while pages above are being dropped: who relies on that waits for it.
     pub(crate) renewing: tokio::sync::Mutex<()>,
+    /// Notified when the lease on the content begins to be given up.
+    pub(crate) leaving: tokio::sync::Notify,
 }
 
 /// An open file.
@@ -63,6 +67,8 @@ pub(crate) struct Handle {
     pub(crate) read: bool,
     pub(crate) write: bool,
     pub(crate) append: bool,
+    /// A cache above may keep pages of what is read and written through it.
+    pub(crate) pages: bool,
     /// It could not be opened again after its session was lost.
     pub(crate) stale: AtomicBool,
     /// A lock that was held through it is lost: somebody else may have changed the file since, and think that it has it alone.
@@ -219,6 +225,7 @@ impl File {
             state: Mutex::new(FileState {
                 attr,
                 map,
+                content: ContentLease::default(),
                 active: None,
                 sealed: VecDeque::new(),
                 next_sequence: 1,
@@ -236,6 +243,7 @@ impl File {
             }),
             order: tokio::sync::Mutex::default(),
             renewing: tokio::sync::Mutex::default(),
+            leaving: tokio::sync::Notify::new(),
         }
     }
 
@@ -245,11 +253,19 @@ impl File {
         Changing(self)
     }
 
-    /// Takes what an open answered.
-    pub(crate) fn refresh(&self, opened: Opened) {
+    /// Takes what an open answered that grants nothing.
+    pub(crate) fn refresh(&self, opened: &Opened) {
+        self.state.lock().learn(&opened.attr);
+    }
+
+    /// Something is unsaved. If not, nothing is buffered any more, until that is granted again.
+    pub(crate) fn is_unsaved(&self) -> bool {
         let mut state = self.state.lock();
-        state.learn(&opened.attr);
-        state.map.load(0, opened.extents);
+        let unsaved = state.is_dirty();
+        if !unsaved {
+            state.content.stop_buffering();
+        }
+        unsaved
     }
 
     /// Takes the attributes of now, whatever was known before.

@@ -4,7 +4,7 @@ use crate::client::{Client, Inner};
 use crate::extent_map::ExtentMap;
 use crate::file::{File, Handle};
 use crate::session::recovery::OpensKnown;
-use crate::session::unexpected;
+use crate::session::{Granted, unexpected};
 use crate::types::{Created, FileHandle, OpenFlags, OpenedFile};
 use crate::waiting::What;
 use bytes::Bytes;
@@ -17,6 +17,15 @@ use dfs_common::{ErrorKind, FsError, FsResult, Ino};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// What an open knows of the map.
+enum MapSource {
+    /// It made the file.
+    New,
+    /// The first page.
+    Page(ExtentPage),
+    Unknown,
+}
 
 impl OpenFlags {
     fn writes(self) -> bool {
@@ -50,14 +59,18 @@ impl Client {
             read: flags.read,
             write: flags.writes(),
         };
-        let reply = inner
-            .mutate(What::of("create in the directory", parent), caller, op)
+        let (reply, granted) = inner
+            .mutate_opening(What::of("create in the directory", parent), caller, op)
             .await?;
         let (attr, existed) = match reply {
             OpReply::Created { entry, existed } => (entry.attr, existed),
             other => return Err(unexpected(&other)),
         };
-        let opened = inner.attach(caller, attr, None, !existed, flags);
+        let source = match existed {
+            true => MapSource::Unknown,
+            false => MapSource::New,
+        };
+        let opened = inner.attach(caller, attr, source, granted, flags);
         self.declared(opened.handle, &known).await?;
         let opened = match existed {
             true => self.truncated(caller, opened, flags).await?,
@@ -69,6 +82,7 @@ impl Client {
             handle: opened.handle,
             existed,
             keep_cache: opened.keep_cache,
+            direct: opened.direct,
         })
     }
 
@@ -84,8 +98,12 @@ impl Client {
                 .metadata
                 .open(identity, caller.clone(), ino, flags.read, flags.writes())
         };
+        let stamp = inner.leased.stamp();
         let opened = inner.call(What::of("open", ino), ask).await?;
-        let opened = inner.attach(caller, opened.attr, Some(opened.extents), false, flags);
+        let access = opened.access;
+        let granted = Some(Granted { stamp, access });
+        let source = MapSource::Page(opened.extents);
+        let opened = inner.attach(caller, opened.attr, source, granted, flags);
         self.declared(opened.handle, &known).await?;
         self.truncated(caller, opened, flags).await
     }
@@ -286,16 +304,17 @@ impl Inner {
         self.catch_up(&point).await
     }
 
-    /// A handle on what the coordinator opened. `new`: the file was made by this open.
+    /// A handle on what the coordinator opened.
     fn attach(
         &self,
         caller: &Caller,
         mut attr: Attr,
-        extents: Option<ExtentPage>,
-        new: bool,
+        source: MapSource,
+        granted: Option<Granted>,
         flags: OpenFlags,
     ) -> OpenedFile {
         let version = attr.map_version;
+        let new = matches!(source, MapSource::New);
         let map = || match new {
             true => ExtentMap::empty_file(version),
             false => ExtentMap::default(),
@@ -304,23 +323,30 @@ impl Inner {
         let (keep_cache, errors) = {
             let mut state = file.state.lock();
             state.overlay(&mut attr);
-            if let Some(extents) = extents {
-                state.map.load(0, extents);
+            let leased =
+                granted.is_some_and(|Granted { stamp, access }| self.granted(&mut state, stamp, &access));
+            match source {
+                MapSource::Page(extents) if leased => drop(state.map.load(0, extents)),
+                _ if !leased => state.map.clear(),
+                _ => {}
             }
             let keep = match first {
-                true => new || self.pages.are(attr.ino, version),
+                true => leased && (new || self.pages.are(attr.ino, version)),
                 // Opening drops the pages of all handles of the inode.
                 false => !std::mem::take(&mut state.foreign),
             };
             state.dropping |= !keep;
             (keep, state.errors)
         };
+        let may_keep = granted.is_some_and(|granted| granted.access.pages);
+        let direct = flags.append || (flags.write && !may_keep);
         let handle = self.table.insert(Handle {
             file,
             caller: caller.clone(),
             read: flags.read,
             write: flags.writes(),
             append: flags.append,
+            pages: !direct && self.above().is_some(),
             stale: AtomicBool::new(false),
             lock_lost: AtomicBool::new(false),
             errors_seen: AtomicU64::new(errors),
@@ -331,6 +357,7 @@ impl Inner {
             attr,
             handle,
             keep_cache,
+            direct,
         }
     }
 
@@ -351,6 +378,10 @@ impl Inner {
         if let Some((attr, foreign)) = self.table.forget_unused(file) {
             self.pages
                 .closed(file.ino, (!foreign).then_some(attr.map_version));
+            if attr.nlink == 0 {
+                // Nothing says when it goes.
+                self.leased.recall(&[file.ino]);
+            }
         }
     }
 }

@@ -84,10 +84,7 @@ impl Client {
             OpReply::Attr(attr) => attr,
             other => return Err(unexpected(&other)),
         };
-        let mut entry = Entry {
-            attr: attr.clone(),
-            valid_for: std::time::Duration::ZERO,
-        };
+        let mut entry = Entry { attr: attr.clone() };
         let mut state = file.state.lock();
         if let Some(size) = size {
             state.map.truncate(attr.map_version, size);

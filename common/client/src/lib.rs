@@ -8,6 +8,7 @@
 pub mod admin;
 mod client;
 pub mod config;
+mod content;
 mod dirty;
 mod extent_map;
 mod file;
@@ -32,4 +33,4 @@ pub use admin::{AdminClient, ClusterStatus, ExportFormat, FsckEvent, FsckSummary
 pub use client::Client;
 pub use config::{ClientConfig, LocalSockets, Transport};
 pub use paths::{FileReader, FileWriter, PathApi};
-pub use types::{Created, Entry, FileHandle, Invalidation, OpenFlags, OpenedFile};
+pub use types::{Again, Change, Created, Entry, FileHandle, Invalidation, OpenFlags, OpenedFile};

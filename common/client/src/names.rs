@@ -17,12 +17,8 @@ use std::time::Duration;
 impl Inner {
     /// Attributes as a program of this client sees them.
     pub(crate) fn entry(&self, mut attr: Attr) -> Entry {
-        // What is unsaved will change times again when it is saved.
-        let valid_for = match self.overlay(&mut attr) {
-            true => Duration::ZERO,
-            false => self.leased.validity(attr.ino),
-        };
-        Entry { attr, valid_for }
+        self.overlay(&mut attr);
+        Entry { attr }
     }
 
     /// Puts this client's unsaved writes over attributes; true if there are any.
@@ -69,6 +65,26 @@ impl Client {
         let inner = self.inner();
         let attr = inner.find(caller, parent, name).await?;
         Ok(inner.entry(attr))
+    }
+
+    /// For how long a cache above (the kernel) may answer by itself that `name` is `ino`, or, with `None`, that it is not there: as long as the lease, if
+    /// that is what is true now, and else not at all. To be asked *after* the cache above has noted what it will be given: then either a recall
+    /// finds that note, or it came before and is seen here.
+    pub fn name_holds(&self, parent: Ino, name: &Name, ino: Option<Ino>) -> Duration {
+        self.inner().leased.name_holds(parent, name, ino)
+    }
+
+    /// As [`Client::name_holds`], of attributes. What is unsaved will change them again when it is saved.
+    pub fn attributes_hold(&self, attr: &Attr) -> Duration {
+        let inner = self.inner();
+        let mut unsaved = false;
+        let holds = inner
+            .leased
+            .attr_holds(attr, |leased| unsaved = inner.overlay(leased));
+        match unsaved {
+            true => Duration::ZERO,
+            false => holds,
+        }
     }
 
     /// Makes a directory.

@@ -2,6 +2,7 @@
 //!
 //! An inode stays in the table while a handle is open, something is unsaved, or its release is not queued yet.
 
+use crate::content::Phase;
 use crate::extent_map::ExtentMap;
 use crate::file::{File, Handle};
 use crate::releases::Releases;
@@ -10,7 +11,7 @@ use dfs_common::attr::Attr;
 use dfs_common::session::OpenDeclaration;
 use dfs_common::{ErrorKind, FsError, FsResult, Ino};
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -74,7 +75,8 @@ impl Table {
         self.files.lock().get(&ino).cloned()
     }
 
-    /// Forgets the inode unless it is still needed. Answers the last known attributes, if it was forgotten.
+    /// Forgets the inode unless it is still needed. If it was forgotten, answers the last known attributes, and whether pages above may be of
+    /// another version.
     pub(crate) fn forget_unused(&self, file: &Arc<File>) -> Option<(Attr, bool)> {
         let mut files = self.files.lock();
         let state = file.state.lock();
@@ -83,7 +85,12 @@ impl Table {
             return None;
         }
         files.remove(&file.ino);
-        Some((state.attr.clone(), state.foreign))
+        let leased = state.content.phase() == Phase::Leased;
+        let mut attr = state.attr.clone();
+        if state.nameless {
+            attr.nlink = 0;
+        }
+        Some((attr, state.foreign || !leased))
     }
 
     /// Every open inode.
@@ -141,23 +148,36 @@ impl Table {
             ino,
             read: true,
             write: false,
+            pages: false,
+            buffer: false,
         };
         let mut moving = self.moving.lock();
         moving.listed += 1;
         let mut opened: Vec<OpenDeclaration> = releases.pending().into_iter().map(closing).collect();
+        // Before anything is listed: what is written from now on to a file that is not listed as unsaved is not acknowledged before it is committed.
+        let files: Vec<Arc<File>> = self.files.lock().values().cloned().collect();
+        let unsaved: HashSet<Ino> = files
+            .iter()
+            .filter(|file| file.is_unsaved())
+            .map(|file| file.ino)
+            .collect();
         for handle in self.handles.read().values() {
             opened.push(OpenDeclaration {
                 ino: handle.file.ino,
                 read: handle.read,
                 write: handle.write,
+                pages: handle.write && handle.pages,
+                buffer: unsaved.contains(&handle.file.ino),
             });
         }
-        for file in self.files.lock().values() {
+        for file in files {
             let closing = OpenDeclaration {
                 ino: file.ino,
                 read: true,
                 // It may have to be saved before.
                 write: true,
+                pages: false,
+                buffer: unsaved.contains(&file.ino),
             };
             let count = file.state.lock().releases;
             opened.extend(std::iter::repeat_n(closing, count));

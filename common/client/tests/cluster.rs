@@ -266,3 +266,112 @@ async fn everything_synced_is_there_after_all_servers_died() {
     }
     client.shutdown(Duration::from_secs(5)).await.unwrap();
 }
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Shorter than anything that waits for a lease to end, longer than a call.
+async fn stays_pending<T>(task: &tokio::task::JoinHandle<T>) {
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!task.is_finished());
+}
+
+/// The cache above is slow to forget pages: a read that it may be waiting for is answered from what is committed, and what that read is dropped, too; a later
+/// read waits for the change that waits for the cache.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn content_is_given_up_in_rounds_that_wait_for_no_read() {
+    let cluster = InProcessCluster::start(3).await;
+    let (reader, writer) = (cluster.client().await, cluster.client().await);
+    let mut above = reader.invalidations().unwrap();
+    let (ino, writing) = make(&writer, "shared", WRITE).await;
+    put(&writer, writing, 0, b"old old old").await;
+    let reading = reader.open(&root(), ino, READ).await.unwrap().handle;
+    assert_eq!(reader.read(reading, 0, 100).await.unwrap(), "old old old");
+
+    let changing = tokio::spawn({
+        let writer = writer.clone();
+        async move { put(&writer, writing, 0, b"new").await }
+    });
+    let whole = async {
+        loop {
+            let invalidation = above.recv().await.unwrap();
+            if invalidation.again.is_some() {
+                return invalidation;
+            }
+            drop(invalidation.done);
+        }
+    };
+    let mut round = tokio::time::timeout(DEADLINE, whole).await.unwrap();
+    assert_eq!(round.change, dfs_client::Change::Inode { ino });
+    stays_pending(&changing).await;
+    let during = tokio::time::timeout(DEADLINE, reader.read(reading, 4, 3)).await;
+    assert_eq!(during.unwrap().unwrap(), "old");
+
+    let mut again = round.again.take().unwrap();
+    let touched = dfs_client::Change::Pages {
+        ino,
+        offset: 4,
+        length: 3,
+    };
+    assert_eq!(again(), [touched]);
+    assert_eq!(again(), [], "nothing was read in this round");
+    let after = tokio::spawn({
+        let reader = reader.clone();
+        async move { reader.read(reading, 0, 100).await.unwrap() }
+    });
+    stays_pending(&after).await;
+    assert!(!changing.is_finished());
+    drop(round.done);
+    let drain = tokio::spawn(async move { while above.recv().await.is_some() {} });
+    tokio::time::timeout(DEADLINE, changing).await.unwrap().unwrap();
+    let after = tokio::time::timeout(DEADLINE, after).await.unwrap().unwrap();
+    assert_eq!(after, "new old old");
+    drain.abort();
+}
+
+/// While nobody else has the file it is written from memory; not any more when somebody has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_are_buffered_as_long_as_nobody_else_has_the_file_open() {
+    let cluster = InProcessCluster::start(3).await;
+    let plan = FaultPlan::new(|_| Fault::None);
+    let metadata = FaultyMetadata::new(cluster.metadata_over_frames(), plan.clone());
+    let chunks = ChunkChannels::new(Transport::default(), CALL_DEADLINE, LocalSockets::default());
+    let writer = Client::with_services(cluster.client_config(), Arc::new(metadata), Arc::new(chunks));
+    let writer = writer.await.unwrap();
+    let other = cluster.client().await;
+    let (ino, writing) = make(&writer, "f", WRITE).await;
+    let before = plan.calls("mutate");
+    for at in 0..10 {
+        put(&writer, writing, at, b"x").await;
+    }
+    assert_eq!(plan.calls("mutate"), before, "from memory");
+    assert_eq!(
+        other.getattr(ino).await.unwrap().attr.size,
+        10,
+        "saved for who looks"
+    );
+    assert_eq!(plan.calls("mutate"), before + 1);
+    put(&writer, writing, 10, b"y").await;
+    let one = plan.calls("mutate");
+    assert_eq!(one, before + 2, "the first one after that takes the right back");
+    put(&writer, writing, 11, b"y").await;
+    assert_eq!(plan.calls("mutate"), one);
+
+    let reading = other.open(&root(), ino, READ).await.unwrap().handle;
+    let open = plan.calls("mutate");
+    for at in 0..5 {
+        put(&writer, writing, at, &[b'0' + at as u8]).await;
+        let found = other.read(reading, at, 1).await.unwrap();
+        assert_eq!(found[0], b'0' + at as u8);
+    }
+    assert_eq!(
+        plan.calls("mutate"),
+        open + 5,
+        "each is committed before it is answered"
+    );
+    other.release(reading).await;
+    other.send_releases().await;
+    put(&writer, writing, 0, b"z").await;
+    let alone = plan.calls("mutate");
+    put(&writer, writing, 1, b"z").await;
+    assert_eq!(plan.calls("mutate"), alone, "alone again");
+}

@@ -64,6 +64,7 @@ impl Client {
             opened: Vec::new(),
             unsynced: None,
             locks: Default::default(),
+            leases: false,
         };
         let identity = service.open_session(request).await.unwrap().identity;
         let client = Arc::new(Client {

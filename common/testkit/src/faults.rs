@@ -8,13 +8,13 @@ use bytes::Bytes;
 use dfs_common::capability::ChunkCapability;
 use dfs_common::chunk::ChunkDescription;
 use dfs_common::cluster::{ClusterUpdate, StatFs};
-use dfs_common::extent::ExtentPage;
-use dfs_common::lease::RecallPage;
+use dfs_common::lease::{Obeyed, RecallPage};
 use dfs_common::lock::{HeldLock, LockOutcome, LockOwner, LockRange, LockSpec, LockTicket};
 use dfs_common::op::MutationBatch;
 use dfs_common::piece::Piece;
 use dfs_common::service::{
-    ChunkConnector, ChunkService, ChunkWritten, DirPage, Found, MetadataService, Mutated, Opened, WriteChunk,
+    ChunkConnector, ChunkService, ChunkWritten, DirPage, Extents, Found, Lifeline, MetadataService, Mutated,
+    Opened, WriteChunk,
 };
 use dfs_common::session::{Caller, Identity, OpenSession, SessionGrant};
 use dfs_common::{CommitPoint, ErrorKind, FsError, FsResult, Ino, Name, TreeUsage};
@@ -209,9 +209,14 @@ impl MetadataService for FaultyMetadata {
             .around("mutate", self.inner.mutate(identity, batch))
             .await
     }
-    async fn recalls(&self, identity: Identity, stream: u64, acknowledged: u64) -> FsResult<RecallPage> {
+    async fn lifeline(&self, identity: Identity, number: u64) -> FsResult<Box<dyn Lifeline>> {
         self.plan
-            .around("recalls", self.inner.recalls(identity, stream, acknowledged))
+            .around("lifeline", self.inner.lifeline(identity, number))
+            .await
+    }
+    async fn recalls(&self, identity: Identity, stream: u64, obeyed: Obeyed) -> FsResult<RecallPage> {
+        self.plan
+            .around("recalls", self.inner.recalls(identity, stream, obeyed))
             .await
     }
     async fn lookup(&self, identity: Identity, caller: Caller, parent: Ino, name: Name) -> FsResult<Found> {
@@ -257,11 +262,12 @@ impl MetadataService for FaultyMetadata {
         ino: Ino,
         offset: u64,
         length: u64,
-    ) -> FsResult<ExtentPage> {
+        settle: bool,
+    ) -> FsResult<Extents> {
         self.plan
             .around(
                 "read_extents",
-                self.inner.read_extents(identity, ino, offset, length),
+                self.inner.read_extents(identity, ino, offset, length, settle),
             )
             .await
     }
@@ -423,6 +429,7 @@ mod tests {
             opened: Vec::new(),
             unsynced: None,
             locks: Default::default(),
+            leases: false,
         }
     }
 

@@ -15,7 +15,9 @@ pub mod compare;
 pub mod conformance;
 pub mod faults;
 pub mod generate;
+#[cfg(feature = "cluster")]
 pub mod history;
+pub mod idle;
 pub mod local;
 pub mod model;
 pub mod process;

@@ -79,6 +79,7 @@ async fn late_commit_of_a_collected_chunk_is_refused() {
         opened: Vec::new(),
         unsynced: None,
         locks: Default::default(),
+        leases: false,
     };
     let identity = metadata.open_session(request).await.unwrap().identity;
     let apply = |number, op| apply(&*metadata, identity, number, op);

@@ -232,6 +232,7 @@ async fn retried_create_gets_its_first_answer_until_it_is_acknowledged_and_is_re
         opened: Vec::new(),
         unsynced: None,
         locks: Default::default(),
+        leases: false,
     };
     let who = service.open_session(request(None)).await.unwrap().identity;
     let first = send(&*service, who, 1, 1, create("made")).await;

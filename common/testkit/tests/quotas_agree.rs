@@ -45,6 +45,7 @@ impl Side<'_> {
             opened: Vec::new(),
             unsynced: None,
             locks: LockDeclarations::default(),
+            leases: false,
         };
         let identity = service.open_session(request).await.unwrap().identity;
         Side {

@@ -1,12 +1,15 @@
 //! Extents, pages of the map, receipts and commits of chunks.
 
-use super::{at_most, attr_to_wire, chunk_capability_from_wire, chunk_capability_to_wire, chunk_id, fixed};
+use super::{
+    access_from_wire, access_to_wire, at_most, attr_to_wire, chunk_capability_from_wire,
+    chunk_capability_to_wire, chunk_id, fixed,
+};
 use super::{inode::required_attr, invalid, required};
 use crate::v1;
 use bytes::Bytes;
 use dfs_common::extent::{CommittedChunk, Extent, ExtentData, ExtentPage, Receipt, ResolvedExtent};
 use dfs_common::limits::{CHUNK_BYTES_MAX, EXTENTS_PAGE_MAX, FILE_BYTES_MAX, REPLICATION_MAX};
-use dfs_common::service::Opened;
+use dfs_common::service::{Extents, Opened};
 use dfs_common::{ChunkId, DiskIncarnation, FsResult, NodeId};
 
 /// A chunk id's wire form.
@@ -104,6 +107,7 @@ pub fn extent_page_to_wire(page: &ExtentPage) -> v1::ExtentPage {
         size: page.size,
         extents: page.extents.iter().map(resolved_extent_to_wire).collect(),
         covered_to: page.covered_to,
+        leased: false,
     }
 }
 
@@ -136,11 +140,31 @@ pub fn extent_page_from_wire(page: v1::ExtentPage) -> FsResult<ExtentPage> {
     })
 }
 
+/// The wire form of a map page that was asked for.
+pub fn extents_to_wire(extents: &Extents) -> v1::ExtentPage {
+    v1::ExtentPage {
+        leased: extents.leased,
+        ..extent_page_to_wire(&extents.page)
+    }
+}
+
+/// A map page that was asked for, from the wire.
+///
+/// # Errors
+/// As [`extent_page_from_wire`].
+pub fn extents_from_wire(page: v1::ExtentPage) -> FsResult<Extents> {
+    Ok(Extents {
+        leased: page.leased,
+        page: extent_page_from_wire(page)?,
+    })
+}
+
 /// The wire form of what an open answers.
 pub fn opened_to_wire(opened: &Opened) -> v1::OpenReply {
     v1::OpenReply {
         attr: Some(attr_to_wire(&opened.attr)),
         extents: Some(extent_page_to_wire(&opened.extents)),
+        access: Some(access_to_wire(&opened.access)),
     }
 }
 
@@ -152,6 +176,7 @@ pub fn opened_from_wire(reply: v1::OpenReply) -> FsResult<Opened> {
     Ok(Opened {
         attr: required_attr(reply.attr)?,
         extents: extent_page_from_wire(required(reply.extents, "page of extents")?)?,
+        access: access_from_wire(required(reply.access, "access")?),
     })
 }
 

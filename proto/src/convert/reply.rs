@@ -2,14 +2,13 @@
 
 use super::inode::required_attr;
 use super::{
-    at_most, attr_from_wire, attr_to_wire, chunk_capability_from_wire, chunk_capability_to_wire,
-    commit_id_from_wire, commit_id_to_wire, created_from_wire, created_to_wire, entry_from_wire,
-    entry_to_wire, error_from_wire, error_to_wire, invalid, required,
+    access_from_wire, access_to_wire, at_most, attr_from_wire, attr_to_wire, chunk_capability_from_wire,
+    chunk_capability_to_wire, commit_id_from_wire, commit_id_to_wire, created_from_wire, created_to_wire,
+    entry_from_wire, entry_to_wire, error_from_wire, error_to_wire, required,
 };
 use crate::v1;
 use crate::v1::op_result::Result as Wire;
-use dfs_common::lease::{Recall, RecallPage};
-use dfs_common::limits::{BATCH_OPS_MAX, GRANT_CHUNKS_MAX, RECALLS_PENDING_MAX};
+use dfs_common::limits::{BATCH_OPS_MAX, GRANT_CHUNKS_MAX};
 use dfs_common::op::{OpReply, OpResult};
 use dfs_common::service::Mutated;
 use dfs_common::{CommitPoint, FsResult, Ino};
@@ -101,6 +100,7 @@ pub fn mutated_to_wire(mutated: &Mutated) -> v1::MutateReply {
     v1::MutateReply {
         results: mutated.results.iter().map(op_result_to_wire).collect(),
         leased: mutated.leased.iter().map(attr_to_wire).collect(),
+        access: mutated.access.iter().map(access_to_wire).collect(),
         point: Some(mutated.point)
             .filter(|point| *point != CommitPoint::default())
             .map(commit_point_to_wire),
@@ -115,6 +115,7 @@ pub fn mutated_to_wire(mutated: &Mutated) -> v1::MutateReply {
 pub fn mutated_from_wire(reply: v1::MutateReply) -> FsResult<Mutated> {
     at_most(reply.results.len(), BATCH_OPS_MAX, "results")?;
     at_most(reply.leased.len(), BATCH_OPS_MAX * OP_INODES_MAX, "leases")?;
+    at_most(reply.access.len(), BATCH_OPS_MAX, "files")?;
     let results = reply
         .results
         .into_iter()
@@ -127,6 +128,7 @@ pub fn mutated_from_wire(reply: v1::MutateReply) -> FsResult<Mutated> {
             .into_iter()
             .map(attr_from_wire)
             .collect::<FsResult<_>>()?,
+        access: reply.access.into_iter().map(access_from_wire).collect(),
         point: reply.point.map(commit_point_from_wire).unwrap_or_default(),
     })
 }
@@ -145,35 +147,4 @@ pub(crate) fn commit_point_from_wire(point: v1::CommitPoint) -> CommitPoint {
         last: point.last.map(commit_id_from_wire).unwrap_or_default(),
         durable: point.durable,
     }
-}
-
-/// Recalls on the wire.
-pub fn recall_page_to_wire(page: &RecallPage) -> v1::RecallsReply {
-    let recall = |recall: &Recall| v1::Recall {
-        sequence: recall.sequence,
-        inos: recall.inos.iter().map(|ino| ino.0).collect(),
-    };
-    v1::RecallsReply {
-        stream: page.stream,
-        recalls: page.recalls.iter().map(recall).collect(),
-    }
-}
-
-/// Recalls from the wire.
-///
-/// # Errors
-/// `Invalid` for more than [`RECALLS_PENDING_MAX`], or numbers that do not grow.
-pub fn recall_page_from_wire(reply: v1::RecallsReply) -> FsResult<RecallPage> {
-    at_most(reply.recalls.len(), RECALLS_PENDING_MAX, "recalls")?;
-    if !reply.recalls.is_sorted_by(|a, b| a.sequence < b.sequence) {
-        return Err(invalid("recalls are out of order"));
-    }
-    let recall = |recall: v1::Recall| Recall {
-        sequence: recall.sequence,
-        inos: recall.inos.into_iter().map(Ino).collect(),
-    };
-    Ok(RecallPage {
-        stream: reply.stream,
-        recalls: reply.recalls.into_iter().map(recall).collect(),
-    })
 }

@@ -90,10 +90,13 @@ pub fn open_session_to_wire(request: &OpenSession) -> v1::OpenSessionRequest {
                 ino: open.ino.0,
                 read: open.read,
                 write: open.write,
+                pages: open.pages,
+                buffer: open.buffer,
             })
             .collect(),
         unsynced: request.unsynced.map(commit_id_to_wire),
         locks: lock_declarations_to_wire(&request.locks),
+        leases: request.leases,
     }
 }
 
@@ -144,10 +147,13 @@ pub fn open_session_from_wire(request: v1::OpenSessionRequest) -> FsResult<OpenS
                 ino: Ino(open.ino),
                 read: open.read,
                 write: open.write,
+                pages: open.pages,
+                buffer: open.buffer,
             })
             .collect(),
         unsynced: request.unsynced.map(commit_id_from_wire),
         locks,
+        leases: request.leases,
     })
 }
 

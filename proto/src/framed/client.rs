@@ -1,7 +1,7 @@
 //! The calling side of framed connections: one connection to a server, made when needed and made again when it broke.
 
-use super::frame::{Frame, FrameKind};
-use super::reader::{FrameReader, PREFACE};
+use super::frame::{Frame, FrameKind, Service, preface};
+use super::reader::FrameReader;
 use super::writer::{FrameWriter, broken};
 use crate::convert::{check_address, error_from_wire};
 use crate::framed::{PEER_SILENCE, PREFACE_DEADLINE};
@@ -177,6 +177,11 @@ impl FramedClient {
             .unwrap_or_else(|_| Err(FsError::new(ErrorKind::Unavailable, "the connection broke")))
     }
 
+    /// The server.
+    pub(super) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
     fn current(&self) -> Option<Arc<Connection>> {
         self.connection
             .lock()
@@ -199,21 +204,7 @@ impl FramedClient {
     }
 
     async fn connect(&self) -> FsResult<Arc<Connection>> {
-        let socket = dial(&self.peer)
-            .await
-            .map_err(|error| self.peer.unreachable(&reason(&error)))?;
-        let writer = FrameWriter::new(socket);
-        let mut reader = FrameReader::new();
-        let greet = async {
-            writer.socket().writable().await.map_err(|error| broken(&error))?;
-            match writer.socket().try_write(&PREFACE) {
-                Ok(sent) if sent == PREFACE.len() => reader.preface(writer.socket()).await,
-                _ => Err(self.peer.unreachable("it takes nothing")),
-            }
-        };
-        tokio::time::timeout(PREFACE_DEADLINE, greet)
-            .await
-            .map_err(|_| self.peer.unreachable("it does not answer"))??;
+        let (writer, mut reader) = greet(&self.peer, Service::Metadata).await?;
         let connection = Arc::new(Connection {
             writer,
             waiting: Mutex::new(Some(HashMap::new())),
@@ -233,4 +224,28 @@ impl FramedClient {
         });
         Ok(connection)
     }
+}
+
+/// A new connection to `peer` for a service, on which both prefaces were exchanged.
+///
+/// # Errors
+/// `Unavailable` if it cannot be reached, `UnknownVersion` if it speaks something else.
+pub(super) async fn greet(peer: &Peer, service: Service) -> FsResult<(FrameWriter, FrameReader)> {
+    let socket = dial(peer)
+        .await
+        .map_err(|error| peer.unreachable(&reason(&error)))?;
+    let writer = FrameWriter::new(socket);
+    let mut reader = FrameReader::new();
+    let greet = async {
+        writer.socket().writable().await.map_err(|error| broken(&error))?;
+        let preface = preface(service);
+        match writer.socket().try_write(&preface) {
+            Ok(sent) if sent == preface.len() => reader.preface(writer.socket(), &[service]).await,
+            _ => Err(peer.unreachable("it takes nothing")),
+        }
+    };
+    tokio::time::timeout(PREFACE_DEADLINE, greet)
+        .await
+        .map_err(|_| peer.unreachable("it does not answer"))??;
+    Ok((writer, reader))
 }

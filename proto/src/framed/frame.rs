@@ -19,10 +19,15 @@ pub enum Service {
     Metadata = 0,
     /// Transfers of chunks, one at a time.
     Chunks = 1,
+    /// Nothing but its own end, which says that a client's process is gone.
+    Lifeline = 2,
 }
 
+/// Length of a [`preface`].
+pub const PREFACE_BYTES: usize = 8;
+
 /// First bytes of each direction: `DFS`, the version of the framing, what the connection is for, three bytes for later use.
-pub const fn preface(service: Service) -> [u8; 8] {
+pub const fn preface(service: Service) -> [u8; PREFACE_BYTES] {
     [b'D', b'F', b'S', 1, service as u8, 0, 0, 0]
 }
 

@@ -1,8 +1,10 @@
 //! The metadata seam over a framed connection.
 
-use super::FramedClient;
+use super::{FramedClient, lifeline};
 use crate::metadata::{MetadataStub, MetadataTransport, Method};
 use crate::socket::Peer;
+use dfs_common::service::Lifeline;
+use dfs_common::session::Identity;
 use dfs_common::{ErrorKind, FsError, FsResult};
 use prost::Message;
 use std::time::Duration;
@@ -34,5 +36,9 @@ impl MetadataTransport for FramedClient {
                 format!("a reply of the server is unreadable ({error})"),
             )
         })
+    }
+
+    async fn lifeline(&self, identity: &Identity, number: u64) -> FsResult<Box<dyn Lifeline>> {
+        Ok(Box::new(lifeline::open(self.peer(), identity, number).await?))
     }
 }

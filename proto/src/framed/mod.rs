@@ -6,6 +6,7 @@
 mod chunk;
 mod client;
 mod frame;
+mod lifeline;
 mod listener;
 mod metadata;
 mod reader;
@@ -19,7 +20,9 @@ pub use listener::{ServeFramed, serve_calls, split, unless};
 pub use metadata::MetadataFramedClient;
 
 use bytes::Bytes;
-use dfs_common::FsResult;
+use dfs_common::service::Lifeline;
+use dfs_common::session::Identity;
+use dfs_common::{ErrorKind, FsError, FsResult};
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,4 +36,14 @@ const PEER_SILENCE: Duration = Duration::from_secs(5);
 pub trait FramedHandler: Send + Sync + 'static {
     /// Handles one request: a method's number and an encoded message; answers the encoded reply.
     fn call(self: Arc<Self>, method: u16, payload: Bytes) -> BoxFuture<'static, FsResult<Bytes>>;
+
+    /// Opens a lifeline. Unless there is more to it, there is none.
+    fn lifeline(
+        self: Arc<Self>,
+        identity: Identity,
+        number: u64,
+    ) -> BoxFuture<'static, FsResult<Box<dyn Lifeline>>> {
+        let _ = (identity, number);
+        Box::pin(async { Err(FsError::from(ErrorKind::NotSupported)) })
+    }
 }

@@ -1,6 +1,6 @@
 //! The receiving half of a connection.
 
-use super::frame::{Frame, Service, preface};
+use super::frame::{Frame, PREFACE_BYTES, Service, preface};
 use super::writer::broken;
 use crate::socket::Socket;
 use bytes::BytesMut;
@@ -19,9 +19,6 @@ fn closed() -> FsError {
     FsError::new(ErrorKind::Unavailable, "the peer closed the connection")
 }
 
-/// What calls begin with, in each direction.
-pub(super) const PREFACE: [u8; 8] = preface(Service::Metadata);
-
 impl FrameReader {
     /// A reader that has nothing yet.
     pub(super) fn new() -> Self {
@@ -30,27 +27,37 @@ impl FrameReader {
         }
     }
 
-    /// Receives the peer's preface.
+    /// Receives the peer's preface; answers which of these services it is for.
     ///
     /// # Errors
     /// `UnknownVersion` if it is another one, `Unavailable` if the connection ends before.
-    pub(super) async fn preface(&mut self, socket: &Socket) -> FsResult<()> {
-        while self.buffer.len() < PREFACE.len() {
+    pub(super) async fn preface(&mut self, socket: &Socket, services: &[Service]) -> FsResult<Service> {
+        let begins = |buffer: &BytesMut| {
+            services
+                .iter()
+                .any(|service| preface(*service).starts_with(buffer))
+        };
+        while self.buffer.len() < PREFACE_BYTES {
             match self.fill(socket).await {
                 Ok(()) => {}
-                Err(_) if !PREFACE.starts_with(&self.buffer) => break,
+                Err(_) if !begins(&self.buffer) => break,
                 Err(error) => return Err(error),
             }
         }
-        let length = PREFACE.len().min(self.buffer.len());
-        let preface = self.buffer.split_to(length);
-        if preface[..] == PREFACE {
-            return Ok(());
-        }
-        Err(FsError::new(
-            ErrorKind::UnknownVersion,
-            "the peer does not speak this version of the framed protocol: run the same release on both sides",
-        ))
+        let length = PREFACE_BYTES.min(self.buffer.len());
+        let received = self.buffer.split_to(length);
+        let service = services.iter().find(|service| preface(**service) == received[..]);
+        service.copied().ok_or_else(|| {
+            FsError::new(
+                ErrorKind::UnknownVersion,
+                "the peer does not speak this version of the framed protocol: run the same release on both sides",
+            )
+        })
+    }
+
+    /// Whether more has arrived than was taken.
+    pub(super) fn has_more(&self) -> bool {
+        !self.buffer.is_empty()
     }
 
     /// The next frame. Cancel-safe.

@@ -4,8 +4,9 @@
 //! own. Bounded: [`FRAMED_CALLS_MAX`] calls of a connection run at a time, more are not read; nor are any while the peer is far behind
 //! with reading its replies.
 
-use super::frame::{Frame, FrameKind};
-use super::reader::{FrameReader, PREFACE};
+use super::frame::{Frame, FrameKind, Service, preface};
+use super::lifeline;
+use super::reader::FrameReader;
 use super::writer::FrameWriter;
 use crate::convert::error_to_wire;
 use crate::framed::{FramedHandler, PREFACE_DEADLINE};
@@ -35,13 +36,18 @@ pub async fn serve_connection(
 ) -> FsResult<()> {
     let writer = Arc::new(FrameWriter::new(socket));
     let mut reader = FrameReader::new();
-    tokio::time::timeout(PREFACE_DEADLINE, reader.preface(writer.socket()))
+    let services = [Service::Metadata, Service::Lifeline];
+    let service = tokio::time::timeout(PREFACE_DEADLINE, reader.preface(writer.socket(), &services))
         .await
         .map_err(|_| FsError::new(ErrorKind::TimedOut, "the peer sent no preface"))??;
     // Eight bytes fit into the buffer of a new socket.
-    match writer.socket().try_write(&PREFACE) {
-        Ok(sent) if sent == PREFACE.len() => {}
+    let preface = preface(service);
+    match writer.socket().try_write(&preface) {
+        Ok(sent) if sent == preface.len() => {}
         _ => return Err(FsError::new(ErrorKind::Unavailable, "the peer takes nothing")),
+    }
+    if service == Service::Lifeline {
+        return lifeline::serve(reader, writer, handler).await;
     }
     tokio::select! {
         ended = read_requests(&mut reader, &writer, &handler, tasks) => ended,
@@ -103,7 +109,7 @@ async fn read_requests(
     }
 }
 
-fn reply(writer: &FrameWriter, call: u64, method: u16, result: FsResult<Bytes>) -> FsResult<()> {
+pub(super) fn reply(writer: &FrameWriter, call: u64, method: u16, result: FsResult<Bytes>) -> FsResult<()> {
     let (kind, payload) = match result {
         Ok(payload) => (FrameKind::Reply, payload),
         Err(error) => (FrameKind::Error, error_to_wire(&error).encode_to_vec().into()),

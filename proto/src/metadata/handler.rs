@@ -7,7 +7,8 @@ use crate::framed::FramedHandler;
 use crate::v1;
 use bytes::Bytes;
 use dfs_common::limits::{FILE_BYTES_MAX, READDIR_ENTRIES_MAX, RELEASES_MAX};
-use dfs_common::service::MetadataService;
+use dfs_common::service::{Lifeline, MetadataService};
+use dfs_common::session::Identity;
 use dfs_common::{ErrorKind, FsError, FsResult, Ino, Name};
 use futures::future::BoxFuture;
 use prost::Message;
@@ -146,9 +147,15 @@ impl<S: MetadataService + ?Sized> MetadataHandler<S> {
         }
         let page = self
             .service
-            .read_extents(identity, Ino(request.ino), request.offset, request.length)
+            .read_extents(
+                identity,
+                Ino(request.ino),
+                request.offset,
+                request.length,
+                request.settle,
+            )
             .await?;
-        Ok(extent_page_to_wire(&page))
+        Ok(extents_to_wire(&page))
     }
 
     pub(crate) async fn open(&self, request: v1::OpenRequest) -> FsResult<v1::OpenReply> {
@@ -235,11 +242,9 @@ impl<S: MetadataService + ?Sized> MetadataHandler<S> {
     }
 
     pub(crate) async fn recalls(&self, request: v1::RecallsRequest) -> FsResult<v1::RecallsReply> {
+        let obeyed = obeyed_from_wire(&request)?;
         let identity = required_identity(request.identity)?;
-        let page = self
-            .service
-            .recalls(identity, request.stream, request.acknowledged)
-            .await?;
+        let page = self.service.recalls(identity, request.stream, obeyed).await?;
         Ok(recall_page_to_wire(&page))
     }
 }
@@ -261,6 +266,14 @@ macro_rules! dispatch {
                         )),
                     }
                 })
+            }
+
+            fn lifeline(
+                self: Arc<Self>,
+                identity: Identity,
+                number: u64,
+            ) -> BoxFuture<'static, FsResult<Box<dyn Lifeline>>> {
+                Box::pin(async move { self.service.lifeline(identity, number).await })
             }
         }
     };

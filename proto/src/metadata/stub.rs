@@ -6,13 +6,12 @@ use crate::v1;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_common::cluster::{ClusterUpdate, StatFs};
-use dfs_common::extent::ExtentPage;
-use dfs_common::lease::RecallPage;
+use dfs_common::lease::{Obeyed, RecallPage};
 use dfs_common::lock::{HeldLock, LockOutcome, LockOwner, LockRange, LockSpec, LockTicket};
 use dfs_common::op::MutationBatch;
-use dfs_common::service::{DirPage, Found, MetadataService, Mutated, Opened};
+use dfs_common::service::{DirPage, Extents, Found, Lifeline, MetadataService, Mutated, Opened};
 use dfs_common::session::{Caller, Identity, OpenSession, SessionGrant};
-use dfs_common::{CommitPoint, FsResult, Ino, Name, TreeUsage};
+use dfs_common::{CommitPoint, ErrorKind, FsError, FsResult, Ino, Name, TreeUsage};
 use prost::Message;
 use std::future::Future;
 use std::time::Duration;
@@ -27,6 +26,24 @@ pub trait MetadataTransport: Send + Sync + 'static {
     where
         Q: Message + 'static,
         R: Message + Default + 'static;
+
+    /// A lifeline of a session, which is not held yet. Not every transport has them.
+    ///
+    /// # Errors
+    /// Those of [`MetadataService::lifeline`].
+    fn lifeline(
+        &self,
+        identity: &Identity,
+        number: u64,
+    ) -> impl Future<Output = FsResult<Box<dyn Lifeline>>> + Send {
+        let _ = (identity, number);
+        async {
+            Err(FsError::new(
+                ErrorKind::NotSupported,
+                "this transport has no lifelines",
+            ))
+        }
+    }
 }
 
 /// A [`MetadataService`] at the other end of a transport.
@@ -210,14 +227,16 @@ impl<T: MetadataTransport> MetadataService for MetadataStub<T> {
         ino: Ino,
         offset: u64,
         length: u64,
-    ) -> FsResult<ExtentPage> {
+        settle: bool,
+    ) -> FsResult<Extents> {
         let request = v1::ReadExtentsRequest {
             identity: some_identity(&identity),
             ino: ino.0,
             offset,
             length,
+            settle,
         };
-        extent_page_from_wire(
+        extents_from_wire(
             self.transport
                 .call::<_, v1::ExtentPage>(Method::ReadExtents, request)
                 .await?,
@@ -354,12 +373,12 @@ impl<T: MetadataTransport> MetadataService for MetadataStub<T> {
         )
     }
 
-    async fn recalls(&self, identity: Identity, stream: u64, acknowledged: u64) -> FsResult<RecallPage> {
-        let request = v1::RecallsRequest {
-            identity: some_identity(&identity),
-            stream,
-            acknowledged,
-        };
+    async fn lifeline(&self, identity: Identity, number: u64) -> FsResult<Box<dyn Lifeline>> {
+        self.transport.lifeline(&identity, number).await
+    }
+
+    async fn recalls(&self, identity: Identity, stream: u64, obeyed: Obeyed) -> FsResult<RecallPage> {
+        let request = recalls_request(identity_to_wire(&identity), stream, &obeyed);
         let reply = self
             .transport
             .call::<_, v1::RecallsReply>(Method::Recalls, request)

@@ -2,6 +2,7 @@
 
 use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 use std::io::{self, IoSlice, IoSliceMut};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -63,6 +64,17 @@ impl Socket {
     /// Whether it is a Unix socket.
     pub fn is_local(&self) -> bool {
         matches!(self, Socket::Unix(_))
+    }
+
+    /// Addresses of this end and of the peer, of a TCP connection.
+    ///
+    /// # Errors
+    /// If the connection is broken.
+    pub(crate) fn addresses(&self) -> io::Result<Option<(SocketAddr, SocketAddr)>> {
+        match self {
+            Socket::Tcp(stream) => Ok(Some((stream.local_addr()?, stream.peer_addr()?))),
+            Socket::Unix(_) => Ok(None),
+        }
     }
 
     /// Lets the peer know at once when this end closes, even if it does not read what is under way; that is lost then.

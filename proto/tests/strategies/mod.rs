@@ -6,7 +6,7 @@ use dfs_common::chunk::ChunkDescription;
 use dfs_common::cluster::{ClusterUpdate, NodeHealth, NodeInfo, PlacementGroup, StatFs};
 use dfs_common::durability::{CommitId, CommitPoint};
 use dfs_common::extent::{CommittedChunk, Extent, ExtentData, ExtentPage, Receipt, ResolvedExtent};
-use dfs_common::lease::{Recall, RecallPage};
+use dfs_common::lease::{Access, Recall, RecallPage};
 use dfs_common::limits::{CHUNK_BYTES_MAX, FILE_BYTES_MAX};
 use dfs_common::lock::{
     HeldLock, LockDeclaration, LockDeclarations, LockKind, LockOwner, LockRange, LockSpec, LockStyle,
@@ -15,7 +15,7 @@ use dfs_common::lock::{
 use dfs_common::op::{
     CommitWrite, Entry, MutationBatch, NumberedOp, OpReply, OpResult, Operation, RenameMode, XattrMode,
 };
-use dfs_common::service::{ChunkWritten, DirEntry, DirPage, Found, Mutated, Opened};
+use dfs_common::service::{ChunkWritten, DirEntry, DirPage, Extents, Found, Mutated, Opened};
 use dfs_common::session::{Caller, Identity, OpenDeclaration, OpenSession, SessionGrant, SessionSecret};
 use dfs_common::{Allowance, Quota, QuotaEntry, TreeUsage};
 use dfs_common::{
@@ -181,7 +181,24 @@ pub fn extent_page() -> impl Strategy<Value = ExtentPage> {
 }
 
 pub fn opened() -> impl Strategy<Value = Opened> {
-    (attr(), extent_page()).prop_map(|(attr, extents)| Opened { attr, extents })
+    (attr(), extent_page(), access()).prop_map(|(attr, extents, access)| Opened {
+        attr,
+        extents,
+        access,
+    })
+}
+
+pub fn extents_asked_for() -> impl Strategy<Value = Extents> {
+    (extent_page(), any::<bool>()).prop_map(|(page, leased)| Extents { page, leased })
+}
+
+pub fn access() -> impl Strategy<Value = Access> {
+    (ino(), any::<[bool; 3]>()).prop_map(|(ino, [content, buffer, pages])| Access {
+        ino,
+        content,
+        buffer,
+        pages,
+    })
 }
 
 pub fn receipt() -> impl Strategy<Value = Receipt> {
@@ -303,10 +320,13 @@ pub fn caller() -> impl Strategy<Value = Caller> {
 }
 
 pub fn open_session() -> impl Strategy<Value = OpenSession> {
-    let open = (any::<u64>(), any::<bool>(), any::<bool>()).prop_map(|(ino, read, write)| OpenDeclaration {
+    let flags = any::<[bool; 4]>();
+    let open = (any::<u64>(), flags).prop_map(|(ino, [read, write, pages, buffer])| OpenDeclaration {
         ino: Ino(ino),
         read,
         write,
+        pages,
+        buffer,
     });
     (
         "[ -~]{0,255}",
@@ -325,6 +345,7 @@ pub fn open_session() -> impl Strategy<Value = OpenSession> {
                 LockDeclarations::default()
             },
             resume,
+            leases: false,
         })
 }
 
@@ -634,19 +655,29 @@ pub fn found() -> impl Strategy<Value = Found> {
 
 pub fn mutated() -> impl Strategy<Value = Mutated> {
     let point = (commit_id(), any::<u64>()).prop_map(|(last, durable)| CommitPoint { last, durable });
-    (vec(op_result(), 0..10), vec(attr(), 0..20), point).prop_map(|(results, leased, point)| Mutated {
-        results,
-        leased,
-        point,
-    })
+    let files = vec(access(), 0..10);
+    (vec(op_result(), 0..10), vec(attr(), 0..20), files, point).prop_map(
+        |(results, leased, access, point)| Mutated {
+            results,
+            leased,
+            access,
+            point,
+        },
+    )
 }
 
 pub fn recall_page() -> impl Strategy<Value = RecallPage> {
-    let recalls = vec((1..1000_u64, vec(ino(), 0..20)), 0..10).prop_map(|recalls| {
+    let inos = || vec(ino(), 0..20);
+    let recalls = vec((1..1000_u64, inos(), inos(), inos()), 0..10).prop_map(|recalls| {
         let mut sequence = 0;
-        let number = |(step, inos)| {
+        let number = |(step, inos, contents, buffers)| {
             sequence += step;
-            Recall { sequence, inos }
+            Recall {
+                sequence,
+                inos,
+                contents,
+                buffers,
+            }
         };
         recalls.into_iter().map(number).collect()
     });

@@ -28,6 +28,7 @@ impl Holder {
             opened: Vec::new(),
             unsynced: None,
             locks: Default::default(),
+            leases: false,
         };
         let me = metadata.open_session(request).await.unwrap().identity;
         Holder { metadata, me }

@@ -200,6 +200,7 @@ impl AdminService {
             chunks: counters.chunks,
             content_bytes: counters.content_bytes,
             sessions: u32::try_from(core.sessions.count()).unwrap_or(u32::MAX),
+            lifelines: u32::try_from(core.sessions.lifelines()).unwrap_or(u32::MAX),
             replication: core.replication.factor,
             replication_floor: core.replication.floor,
             uptime_secs: uptime.as_secs(),

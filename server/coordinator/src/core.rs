@@ -207,7 +207,10 @@ impl Core {
         use crate::session::opens::Counted;
         loop {
             match self.opens.release(session, ino)? {
-                Counted::Done(0) => break,
+                Counted::Done(0) => {
+                    self.leases.closed(session, ino, &self.opens);
+                    break;
+                }
                 Counted::Done(_) => return Ok(()),
                 Counted::Settling => self.applier.barrier().await?,
             }
@@ -221,10 +224,15 @@ impl Core {
     /// Ends a session: it is refused from now on, and its records are taken away.
     pub async fn end_session(&self, session: SessionId) -> FsResult<()> {
         if self.sessions.begin_end(session) {
-            self.leases.end(session);
-            self.applier.end_session(session).await?;
+            self.take_apart(session).await?;
         }
         Ok(())
+    }
+
+    /// The rest of ending a session, which is refused already.
+    pub(crate) async fn take_apart(&self, session: SessionId) -> FsResult<()> {
+        self.leases.end(session);
+        self.applier.end_session(session).await
     }
 
     /// Chunks with fewer live replicas than they shall have.

@@ -3,19 +3,20 @@
 use crate::core::Core;
 use crate::lock::{Ask, Owner};
 use crate::namespace::{OpenFiles, orphans, read};
+use crate::session::lifeline::SessionLifeline;
 use crate::session::opens::Counted;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_common::cluster::{ClusterUpdate, StatFs};
 use dfs_common::extent::ExtentPage;
-use dfs_common::lease::RecallPage;
+use dfs_common::lease::{Access, Obeyed, RecallPage};
 use dfs_common::limits::{
     CAPABILITY_VALIDITY, EXTENTS_PAGE_MAX, GROUPS_MAX, LOCK_POLL, READDIR_ENTRIES_MAX, RELEASES_MAX,
     SESSION_LEASE, XATTR_LIST_BYTES_MAX,
 };
 use dfs_common::lock::{HeldLock, LockOutcome, LockOwner, LockRange, LockSpec, LockTicket};
 use dfs_common::op::MutationBatch;
-use dfs_common::service::{DirPage, Found, MetadataService, Mutated, Opened};
+use dfs_common::service::{DirPage, Extents, Found, Lifeline, MetadataService, Mutated, Opened};
 use dfs_common::session::{Caller, Identity, OpenSession, SessionGrant, SessionSecret};
 use dfs_common::{CommitPoint, ErrorKind, FsError, FsResult, Ino, Name, TreeUsage};
 use parking_lot::RwLock;
@@ -100,14 +101,15 @@ impl Core {
         &self,
         identity: &Identity,
         caller: &Caller,
-        ino: Ino,
-        access: (bool, bool),
+        access: Access,
+        (read, write): (bool, bool),
         again: bool,
     ) -> FsResult<Opened> {
+        let ino = access.ino;
         // The session may have ended between the check and the count.
         self.sessions.check(identity)?;
         let snapshot = self.store.snapshot()?;
-        let attr = read::open_check(&*snapshot, caller, ino, access.0, access.1)?;
+        let attr = read::open_check(&*snapshot, caller, ino, read, write)?;
         if attr.nlink == 0 {
             let holders = orphans::holders(&*snapshot, ino)?;
             let held = again && holders.contains(&identity.session);
@@ -116,15 +118,25 @@ impl Core {
             }
         }
         let extents = self.extents(&*snapshot, identity, ino, 0, u64::MAX)?;
-        Ok(Opened { attr, extents })
+        Ok(Opened {
+            attr,
+            extents,
+            access,
+        })
     }
 }
 
 #[async_trait]
 impl MetadataService for CoordinatorService {
     async fn open_session(&self, request: OpenSession) -> FsResult<SessionGrant> {
-        self.core()?
-            .applier
+        let core = self.core()?;
+        if let Some(identity) = &request.resume {
+            core.sessions.check_resume(identity)?;
+            let buffered = request.opened.iter().filter(|open| open.buffer);
+            core.leases
+                .declare_buffers(identity.session, buffered.map(|open| open.ino));
+        }
+        core.applier
             .open_session(request, SessionSecret(rand::random()))
             .await
     }
@@ -140,6 +152,12 @@ impl MetadataService for CoordinatorService {
         core.end_session(identity.session).await
     }
 
+    async fn lifeline(&self, identity: Identity, number: u64) -> FsResult<Box<dyn Lifeline>> {
+        let core = self.core()?;
+        core.sessions.check_line(&identity, number)?;
+        Ok(Box::new(SessionLifeline::new(&core, identity, number)))
+    }
+
     async fn mutate(&self, identity: Identity, batch: MutationBatch) -> FsResult<Mutated> {
         let core = self.live(&identity)?;
         for op in &batch.ops {
@@ -148,15 +166,17 @@ impl MetadataService for CoordinatorService {
         core.change(identity, batch).await
     }
 
-    async fn recalls(&self, identity: Identity, stream: u64, acknowledged: u64) -> FsResult<RecallPage> {
+    async fn recalls(&self, identity: Identity, stream: u64, obeyed: Obeyed) -> FsResult<RecallPage> {
         let core = self.live(&identity)?;
-        match stream {
-            0 => Ok(RecallPage {
-                stream: core.leases.attach(identity.session),
-                recalls: Vec::new(),
-            }),
-            stream => core.leases.recalls(identity.session, stream, acknowledged).await,
+        if stream != 0 {
+            return core.leases.recalls(identity.session, stream, &obeyed).await;
         }
+        let stream = core.leases.attach(identity.session);
+        core.sessions.attached(identity.session);
+        Ok(RecallPage {
+            stream,
+            recalls: Vec::new(),
+        })
     }
 
     async fn fsync(&self, identity: Identity, ino: Ino) -> FsResult<CommitPoint> {
@@ -172,17 +192,12 @@ impl MetadataService for CoordinatorService {
 
     async fn lookup(&self, identity: Identity, caller: Caller, parent: Ino, name: Name) -> FsResult<Found> {
         let core = self.live(&identity)?;
-        core.leased_lookup(identity.session, &caller, parent, &name)
+        core.leased_lookup(identity.session, &caller, parent, &name).await
     }
 
     async fn getattr(&self, identity: Identity, ino: Ino) -> FsResult<Found> {
         let core = self.live(&identity)?;
-        let leased = core.leases.grant(identity.session, ino);
-        Ok(Found {
-            attr: read::getattr(&*core.store, ino)?,
-            leased,
-            parent_leased: false,
-        })
+        core.leased_getattr(identity.session, ino).await
     }
 
     async fn readlink(&self, identity: Identity, ino: Ino) -> FsResult<Bytes> {
@@ -202,6 +217,7 @@ impl MetadataService for CoordinatorService {
         let core = self.live(&identity)?;
         let limit = limit.clamp(1, READDIR_ENTRIES_MAX);
         core.leased_readdir(identity.session, &caller, ino, cursor, limit, attrs)
+            .await
     }
 
     async fn getxattr(&self, identity: Identity, caller: Caller, ino: Ino, name: Bytes) -> FsResult<Bytes> {
@@ -222,7 +238,8 @@ impl MetadataService for CoordinatorService {
         ino: Ino,
         offset: u64,
         length: u64,
-    ) -> FsResult<ExtentPage> {
+        settle: bool,
+    ) -> FsResult<Extents> {
         let core = self.live(&identity)?;
         if !core.opens.is_open(identity.session, ino, false) {
             return Err(FsError::new(
@@ -230,8 +247,10 @@ impl MetadataService for CoordinatorService {
                 format!("inode {ino} is not open"),
             ));
         }
+        let leased = settle && core.leased_content(identity.session, ino).await?;
         let snapshot = core.store.snapshot()?;
-        core.extents(&*snapshot, &identity, ino, offset, length)
+        let page = core.extents(&*snapshot, &identity, ino, offset, length)?;
+        Ok(Extents { page, leased })
     }
 
     /// Cancel-safe: an open whose caller went away stays counted until the session ends, as one whose reply was lost.
@@ -252,7 +271,8 @@ impl MetadataService for CoordinatorService {
                 Counted::Settling => core.applier.barrier().await?,
             }
         };
-        let opened = core.opened(&identity, &caller, ino, (read, write), opens > 1);
+        let access = core.leased_open(session, ino, write).await;
+        let opened = core.opened(&identity, &caller, access, (read, write), opens > 1);
         if opened.is_err()
             && let Err(error) = core.release(session, ino).await
         {

@@ -10,7 +10,7 @@ use dfs_common::session::{Caller, Identity, OpenDeclaration, OpenSession, Sessio
 use dfs_common::{ErrorKind, FsResult, Ino, Name, OpNumber};
 use dfs_coordinator::{Coordinator, CoordinatorConfig, StoreKind};
 use dfs_proto::grpc::MetadataGrpcClient;
-use dfs_proto::{status, v1};
+use dfs_proto::{PROTOCOL_VERSION, status, v1};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -44,6 +44,7 @@ async fn open_session(
             opened,
             unsynced: None,
             locks: Default::default(),
+            leases: false,
         })
         .await
 }
@@ -87,7 +88,7 @@ async fn channel(address: SocketAddr) -> Channel {
 
 fn registration(id: u8) -> v1::RegisterNodeRequest {
     v1::RegisterNodeRequest {
-        protocol_version: 1,
+        protocol_version: PROTOCOL_VERSION,
         node_uuid: format!("00000000-0000-4000-8000-0000000000{id:02}"),
         cluster: String::new(),
         address: format!("127.0.0.1:{}", 9000 + u32::from(id)),
@@ -156,18 +157,24 @@ async fn names_survive_a_restart_and_the_session_is_resumed() {
             ino,
             read: true,
             write: true,
+            pages: false,
+            buffer: false,
         };
         2
     ];
     let resumed = open_session(&client, Some(me), declared).await.unwrap();
     assert_eq!(resumed.identity.session, me.session);
     assert_eq!(client.getattr(me, ino).await.unwrap().attr.ino, ino);
-    client.read_extents(me, ino, 0, 100).await.unwrap();
+    client.read_extents(me, ino, 0, 100, true).await.unwrap();
     client.release(me, vec![ino]).await.unwrap();
     client.release(me, vec![ino]).await.unwrap();
     client.release(me, vec![ino]).await.unwrap();
     assert_eq!(
-        client.read_extents(me, ino, 0, 100).await.unwrap_err().kind(),
+        client
+            .read_extents(me, ino, 0, 100, true)
+            .await
+            .unwrap_err()
+            .kind(),
         ErrorKind::BadHandle
     );
     client.close_session(me).await.unwrap();
@@ -235,7 +242,7 @@ async fn datanodes_register_report_and_give_room_for_chunks() {
     for (change, expected) in [
         (
             v1::RegisterNodeRequest {
-                protocol_version: 2,
+                protocol_version: PROTOCOL_VERSION + 1,
                 ..registration(1)
             },
             ErrorKind::UnknownVersion,
@@ -430,6 +437,7 @@ async fn every_store_serves() {
                 opened: vec![],
                 unsynced: None,
                 locks: Default::default(),
+                leases: false,
             };
             let me = metadata.open_session(request).await.unwrap().identity;
             let found = metadata.lookup(me, Caller::root(), Ino::ROOT, name("f")).await;
@@ -438,6 +446,8 @@ async fn every_store_serves() {
             if !kept {
                 one_in_process(&*metadata, me).await;
             }
+            // Else the next start waits for it before anybody looks at files.
+            metadata.close_session(me).await.unwrap();
             coordinator.shutdown().await;
             assert_eq!(
                 metadata.getattr(me, Ino::ROOT).await.unwrap_err().kind(),

@@ -97,6 +97,7 @@ async fn session(address: SocketAddr) -> (MetadataFramedClient, Identity) {
         opened: Vec::new(),
         unsynced: None,
         locks: Default::default(),
+        leases: false,
     };
     let grant = within(client.open_session(request)).await.unwrap();
     (client, grant.identity)

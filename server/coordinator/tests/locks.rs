@@ -106,6 +106,8 @@ impl Client {
                 ino: self.ino,
                 read: true,
                 write: true,
+                pages: false,
+                buffer: false,
             });
         }
         self.metadata.open_session(request).await
@@ -145,6 +147,7 @@ fn request(resume: Option<Identity>, locks: LockDeclarations) -> OpenSession {
         opened: vec![],
         unsynced: None,
         locks,
+        leases: false,
     }
 }
 

@@ -10,13 +10,14 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::{Notify, watch};
 
 /// Inodes remembered.
 const INODES_MAX: usize = 100_000;
 /// Names remembered, of all directories together.
 const NAMES_MAX: usize = 1_000_000;
-/// For how long a kernel may answer from attributes that it was given.
-pub(super) const KERNEL_VALIDITY_MAX: Duration = Duration::from_secs(1);
+/// A kernel stops to answer from what it was given this long before the lease ends.
+const KERNEL_MARGIN: Duration = Duration::from_secs(2);
 
 /// A moment before a call.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +38,8 @@ pub(super) enum Answer {
 struct Known {
     /// Clock of the last event that concerned the inode.
     changed: u64,
+    /// And of the last recall.
+    recalled: u64,
     attr: Option<Attr>,
     /// The attributes are those of now. Else a change of our own made times or counts old, but not who may do what.
     current: bool,
@@ -62,11 +65,20 @@ struct Inner {
     floor: u64,
     /// Leases hold until then; `None` without a recall stream.
     until: Option<Instant>,
+    /// The service grants none, and takes none away.
+    unsupported: bool,
 }
 
 impl Inner {
     fn is_valid(&self) -> bool {
         self.until.is_some_and(|until| Instant::now() < until)
+    }
+
+    fn kernel_validity(&self) -> Duration {
+        let until = self.until.map_or(Duration::ZERO, |until| {
+            until.saturating_duration_since(Instant::now())
+        });
+        until.saturating_sub(KERNEL_MARGIN)
     }
 
     fn known(&self, ino: Ino) -> Option<&Known> {
@@ -109,6 +121,7 @@ impl Inner {
             known.attr = None;
         }
         if event == Event::Recall {
+            known.recalled = clock;
             let names = known.names.take();
             self.names -= names.as_ref().map_or(0, Names::count);
         }
@@ -135,6 +148,9 @@ impl Inner {
 /// Leased metadata.
 pub(crate) struct LeasedCache {
     inner: Mutex<Inner>,
+    /// Counts losses of the session: the recall stream is of no use then.
+    pub(super) losses: watch::Sender<u64>,
+    attached: Notify,
 }
 
 impl Default for LeasedCache {
@@ -146,7 +162,10 @@ impl Default for LeasedCache {
                 clock: 0,
                 floor: 0,
                 until: None,
+                unsupported: false,
             }),
+            losses: watch::Sender::new(0),
+            attached: Notify::new(),
         }
     }
 }
@@ -155,6 +174,34 @@ impl LeasedCache {
     /// A recall stream was opened: from now on replies may be remembered, until `until`.
     pub(crate) fn attached(&self, until: Instant) {
         self.inner.lock().forget_everything(Some(until));
+        self.attached.notify_waiters();
+    }
+
+    /// The service grants no leases.
+    pub(crate) fn unsupported(&self) {
+        self.inner.lock().unsupported = true;
+        self.attached.notify_waiters();
+    }
+
+    /// The service grants leases, as far as is known.
+    pub(crate) fn is_supported(&self) -> bool {
+        !self.inner.lock().unsupported
+    }
+
+    /// What was granted may be relied on.
+    pub(crate) fn holds(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.unsupported || inner.is_valid()
+    }
+
+    /// Waits for a recall stream, at most for `patience`.
+    pub(crate) async fn wait_for_stream(&self, patience: Duration) {
+        let mut attached = std::pin::pin!(self.attached.notified());
+        attached.as_mut().enable();
+        if !self.holds() {
+            // Nobody comes to harm if there is none: it is asked again.
+            let _ = tokio::time::timeout(patience, attached).await;
+        }
     }
 
     /// The session's lease was renewed to `until`. Ignored without a recall stream.
@@ -164,13 +211,19 @@ impl LeasedCache {
         }
     }
 
-    /// The stream or the session was lost.
-    pub(crate) fn lost(&self) {
+    /// The stream was lost.
+    pub(super) fn detached(&self) {
         self.inner.lock().forget_everything(None);
     }
 
+    /// The session was resumed or lost.
+    pub(crate) fn lost(&self) {
+        self.detached();
+        self.losses.send_modify(|losses| *losses += 1);
+    }
+
     /// Leases were recalled.
-    pub(crate) fn recall(&self, inos: &[Ino]) {
+    pub(crate) fn recall<'a>(&self, inos: impl IntoIterator<Item = &'a Ino>) {
         let mut inner = self.inner.lock();
         for ino in inos {
             inner.event(*ino, Event::Recall);
@@ -194,13 +247,38 @@ impl LeasedCache {
         stamp.0 >= inner.floor && stamp.0 >= changed
     }
 
-    /// For how long a kernel may answer from the attributes of `ino` by itself.
-    pub(crate) fn validity(&self, ino: Ino) -> Duration {
+    /// No lease on `ino` was recalled since `stamp`, nor the stream lost.
+    pub(crate) fn unrecalled(&self, stamp: Stamp, ino: Ino) -> bool {
         let inner = self.inner.lock();
-        match (inner.known(ino), inner.until) {
-            (Some(known), Some(until)) if known.current => until
-                .saturating_duration_since(Instant::now())
-                .min(KERNEL_VALIDITY_MAX),
+        let recalled = inner.inodes.peek(&ino).map_or(0, |known| known.recalled);
+        stamp.0 >= inner.floor && stamp.0 >= recalled
+    }
+
+    /// For how long a kernel may answer by itself from `attr`, which `seen` makes of what is leased: not at all if that is not what is true now.
+    pub(crate) fn attr_holds(&self, attr: &Attr, seen: impl FnOnce(&mut Attr)) -> Duration {
+        let leased = {
+            let inner = self.inner.lock();
+            let known = inner.known(attr.ino).filter(|known| known.current);
+            known
+                .and_then(|known| known.attr.clone())
+                .map(|leased| (leased, inner.kernel_validity()))
+        };
+        let Some((mut leased, validity)) = leased else {
+            return Duration::ZERO;
+        };
+        seen(&mut leased);
+        match leased == *attr {
+            true => validity,
+            false => Duration::ZERO,
+        }
+    }
+
+    /// For how long a kernel may answer by itself that `name` is `ino`, or not there: not at all if that is not what is true now.
+    pub(crate) fn name_holds(&self, directory: Ino, name: &Name, ino: Option<Ino>) -> Duration {
+        let inner = self.inner.lock();
+        let names = inner.known(directory).and_then(|known| known.names.as_ref());
+        match names.and_then(|names| names.find(name)) {
+            Some(found) if found == ino => inner.kernel_validity(),
             _ => Duration::ZERO,
         }
     }
@@ -261,6 +339,19 @@ impl LeasedCache {
             known.names.get_or_insert_default();
             inner.with_names(parent, |names| names.note(name, ino));
         }
+    }
+
+    /// A moment before a call, and whether a lease on `ino` is held then.
+    pub(super) fn stamp_leased(&self, ino: Ino) -> (Stamp, bool) {
+        let inner = self.inner.lock();
+        // Both go with the lease.
+        let held = |known: &Known| known.attr.is_some() || known.names.is_some();
+        (Stamp(inner.clock), inner.known(ino).is_some_and(held))
+    }
+
+    /// Remembers that a name is not there, of a directory that was leased at `stamp`.
+    pub(super) fn put_absent(&self, stamp: Stamp, parent: Ino, name: &Name) {
+        self.put_name(stamp, parent, name, None);
     }
 
     /// Every name of a leased directory was put since `stamp`.

@@ -68,14 +68,20 @@ impl Inner {
             Answer::Absent => return Err(FsError::new(ErrorKind::NotFound, "no such name")),
             Answer::Unknown => {}
         }
-        let stamp = self.leased.stamp();
+        let (stamp, parent_leased) = self.leased.stamp_leased(parent);
         let ask = |identity| {
             self.metadata
                 .lookup(identity, caller.clone(), parent, name.clone())
         };
         let found = self
             .call(What::of("lookup in the directory", parent), ask)
-            .await?;
+            .await
+            .inspect_err(|error| {
+                // An error cannot say whether a lease came with it.
+                if error.kind() == ErrorKind::NotFound && parent_leased {
+                    self.leased.put_absent(stamp, parent, name);
+                }
+            })?;
         if found.leased {
             self.leased.put_attr(stamp, &found.attr);
         }

@@ -13,7 +13,7 @@ mod requests;
 
 use crate::client::{Client, Inner};
 use crate::file::File;
-use crate::types::{FileHandle, Invalidation};
+use crate::types::{Change, FileHandle};
 use crate::waiting::What;
 use dfs_common::limits::{LOCK_DECLARATIONS_MAX, LOCK_POLLS_MAX};
 use dfs_common::lock::{
@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 
 /// Of a close this program hears a little after the one that closed has gone on: who finds a lock in its way looks again after
 /// this long.
@@ -203,8 +203,11 @@ impl Inner {
     }
 
     /// Asks whether the content is still what this client knows; if not, drops it, here and above. Who locks at the same time does not
-    /// go on before that either.
+    /// go on before that either. With leases that is done already: who had the lock before has saved, and that recalled them.
     async fn renew_content(&self, file: &File) -> FsResult<()> {
+        if self.leased.is_supported() {
+            return Ok(());
+        }
         let mut attr = self.attributes(file.ino).await?;
         let _one = file.renewing.lock().await;
         let version = {
@@ -215,13 +218,7 @@ impl Inner {
                 false => return Ok(()),
             }
         };
-        if let Some(above) = self.above() {
-            let (done, dropped) = oneshot::channel();
-            // A receiver that is gone has nothing cached.
-            let _ = above.send(Invalidation::Inode { ino: file.ino }).await;
-            let _ = above.send(Invalidation::Barrier(done)).await;
-            let _ = dropped.await;
-        }
+        self.forget_above(vec![Change::Inode { ino: file.ino }]).await;
         let mut state = file.state.lock();
         if state.attr.map_version == version {
             (state.foreign, state.dropping) = (false, false);

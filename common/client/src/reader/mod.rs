@@ -57,21 +57,15 @@ impl Inner {
     }
 
     async fn plan(&self, file: &Arc<File>, offset: u64, length: u32) -> FsResult<Plan> {
+        self.enter(file, offset, offset.saturating_add(u64::from(length)))
+            .await?;
         for _ in 0..PAGES_MAX {
             let planned = plan::plan(&mut file.state.lock(), offset, length);
             let at = match planned {
                 Planned::Ready(plan) => return Ok(plan),
                 Planned::Unknown(at) => at,
             };
-            let ask = |identity| self.metadata.read_extents(identity, file.ino, at, u64::MAX - at);
-            let page = self.call(What::of("asking for extents", file.ino), ask).await?;
-            let mut state = file.state.lock();
-            if page.map_version > state.attr.map_version {
-                state.foreign |= !state.changing;
-                state.attr.map_version = page.map_version;
-                state.attr.size = page.size;
-            }
-            state.map.load(at, page);
+            self.ask_extents(file, at).await?;
         }
         Err(FsError::new(
             ErrorKind::Io,

@@ -6,6 +6,7 @@
 //! takes long (it may wait for another client to give up a lease) holds nobody up: its lane no longer counts.
 
 use dfs_common::extent::ExtentData;
+use dfs_common::lease::Access;
 use dfs_common::limits::BATCH_OPS_MAX;
 use dfs_common::op::{NumberedOp, OpResult, Operation};
 use dfs_common::{Attr, CommitPoint, ErrorKind, FsError, FsResult};
@@ -33,6 +34,8 @@ pub(crate) struct Answered {
     pub(crate) result: OpResult,
     /// The inodes of its batch that the session has leases on now, as they are.
     pub(crate) leased: Arc<[Attr]>,
+    /// What the session may do with the files that its batch opened or wrote.
+    pub(crate) access: Arc<[Access]>,
     /// Whether the batch is durable.
     pub(crate) point: CommitPoint,
 }
@@ -278,6 +281,7 @@ mod tests {
             Answered {
                 result: Ok(reply),
                 leased: Arc::from([]),
+                access: Arc::from([]),
                 point: CommitPoint::default(),
             }
         };

@@ -5,17 +5,19 @@
 //! when its session was lost fails, since sending it again could apply it twice.
 
 pub(crate) mod lanes;
+mod lifeline;
 pub(crate) mod numbers;
 pub(crate) mod recovery;
 pub(crate) mod unsynced;
 
 use crate::client::Inner;
-use crate::leased::changed_inos;
+use crate::leased::{Stamp, changed_inos};
 use crate::waiting::{Attempts, What, within};
+use dfs_common::lease::Access;
 use dfs_common::limits::CALL_DEADLINE;
 use dfs_common::op::{MutationBatch, NumberedOp, OpReply, OpResult, Operation};
 use dfs_common::session::{Caller, Identity, SessionGrant};
-use dfs_common::{Attr, ClusterId, ErrorKind, FsError, FsResult};
+use dfs_common::{Attr, ClusterId, ErrorKind, FsError, FsResult, Ino};
 use lanes::{Answered, Lanes};
 use numbers::{Numbers, Ticket};
 use parking_lot::RwLock;
@@ -103,6 +105,29 @@ impl Session {
     }
 }
 
+/// What an answer says that this client may do with a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Granted {
+    /// From before the call.
+    pub(crate) stamp: Stamp,
+    pub(crate) access: Access,
+}
+
+/// What became of a numbered mutation.
+pub(crate) struct Outcome {
+    pub(crate) result: OpResult,
+    pub(crate) durable: bool,
+    pub(crate) granted: Option<Granted>,
+}
+
+fn opened_or_written(result: &OpResult) -> Option<Ino> {
+    match result {
+        Ok(OpReply::Created { entry, .. }) => Some(entry.attr.ino),
+        Ok(OpReply::Committed { attr, .. }) => Some(attr.ino),
+        _ => None,
+    }
+}
+
 /// Why a numbered mutation has no result.
 pub(crate) enum Unanswered {
     /// Its session ended. `sent`: it may have been applied before.
@@ -168,6 +193,18 @@ impl Inner {
 
     /// Applies a mutation exactly once, unless its session is lost.
     pub(crate) async fn mutate(&self, what: What, caller: &Caller, op: Operation) -> FsResult<OpReply> {
+        self.mutate_opening(what, caller, op)
+            .await
+            .map(|(reply, _)| reply)
+    }
+
+    /// As [`Inner::mutate`]; answers also what this client may do with the file that the operation opened.
+    pub(crate) async fn mutate_opening(
+        &self,
+        what: What,
+        caller: &Caller,
+        op: Operation,
+    ) -> FsResult<(OpReply, Option<Granted>)> {
         let mut attempts = self.attempts(what);
         let mut lost = 0;
         loop {
@@ -175,25 +212,27 @@ impl Inner {
             match self.mutate_numbered(&mut attempts, &ticket, caller, &op).await {
                 // Without effect and without a stored reply: the next attempt has a number of its own, so that this one
                 // does not hold up the acknowledgement of others.
-                Ok((Err(error), _)) if error.kind().is_retryable() => {
+                Ok(Outcome {
+                    result: Err(error), ..
+                }) if error.kind().is_retryable() => {
                     drop(ticket);
                     attempts.pause(error).await?;
                 }
-                Ok((result, _)) => return result,
+                Ok(Outcome { result, granted, .. }) => return result.map(|reply| (reply, granted)),
                 Err(Unanswered::SessionLost { sent: false }) if lost < FENCED_IN_A_ROW_MAX => lost += 1,
                 Err(unanswered) => return Err(unanswered.into()),
             }
         }
     }
 
-    /// Sends a mutation under its number until the result is known; and is it durable?
+    /// Sends a mutation under its number until the result is known.
     pub(crate) async fn mutate_numbered(
         &self,
         attempts: &mut Attempts,
         ticket: &Ticket,
         caller: &Caller,
         op: &Operation,
-    ) -> Result<(OpResult, bool), Unanswered> {
+    ) -> Result<Outcome, Unanswered> {
         let mut fenced = 0;
         let mut sent = false;
         loop {
@@ -208,11 +247,13 @@ impl Inner {
             };
             let send = |ops| self.send_batch(live.identity, ops);
             let change = self.leased.begin(op);
+            let stamp = self.leased.stamp();
             let lanes = self.session.lanes.send(numbered, live.generation, send);
             match within(CALL_DEADLINE, lanes).await {
                 Ok(Answered {
                     result,
                     leased,
+                    access,
                     point,
                 }) => {
                     self.catch_up(&point).await.map_err(Unanswered::Failed)?;
@@ -220,7 +261,16 @@ impl Inner {
                         self.session.unsynced.answered(&point, || changed_inos(op, reply));
                     }
                     change.answered(op, &result, &leased);
-                    return Ok((result, point.is_durable()));
+                    let file = opened_or_written(&result);
+                    let access = access.iter().find(|access| Some(access.ino) == file);
+                    return Ok(Outcome {
+                        result,
+                        durable: point.is_durable(),
+                        granted: access.map(|access| Granted {
+                            stamp,
+                            access: *access,
+                        }),
+                    });
                 }
                 Err(error) if error.kind() == ErrorKind::SessionFenced => {
                     let recovered = self.recover_from(live.stamp, &mut fenced, attempts, error).await;
@@ -243,12 +293,14 @@ impl Inner {
         };
         let mutated = self.metadata.mutate(identity, batch).await?;
         let leased: Arc<[Attr]> = mutated.leased.into();
+        let access: Arc<[Access]> = mutated.access.into();
         Ok(mutated
             .results
             .into_iter()
             .map(|result| Answered {
                 result,
                 leased: leased.clone(),
+                access: access.clone(),
                 point: mutated.point,
             })
             .collect())

@@ -6,7 +6,7 @@
 
 use super::Live;
 use crate::client::Inner;
-use crate::types::Invalidation;
+use crate::types::Change;
 use crate::waiting::{What, within};
 use dfs_common::limits::{CALL_DEADLINE, CLIENT_NAME_BYTES_MAX, SESSION_KEEPALIVE};
 use dfs_common::lock::LockDeclarations;
@@ -68,6 +68,7 @@ impl Inner {
             opened,
             unsynced: Some(self.session.unsynced.last()),
             locks,
+            leases: resume.is_some(),
         };
         Ok((self.metadata.open_session(request).await?, sent))
     }
@@ -209,6 +210,9 @@ impl Inner {
         }
         let new = Live::new(&grant, sent, live.generation + 1, live.stamp + 1);
         self.leased.lost();
+        for file in self.table.files() {
+            file.state.lock().content.lost();
+        }
         self.look_back(live, &grant).await?;
         self.give_up_unsaved();
         self.table.fail_locks(&self.locks.restart(new.generation), true);
@@ -281,7 +285,7 @@ impl Inner {
                     }
                 }
             }
-            self.invalidate(Invalidation::Inode { ino });
+            self.invalidate(Change::Inode { ino });
         }
         Ok(())
     }
@@ -312,7 +316,13 @@ impl Inner {
                     .open(identity, handle.caller.clone(), ino, handle.read, handle.write)
             };
             match self.until_answered(what, open).await {
-                Ok(opened) => handle.file.refresh(opened),
+                Ok(opened) => {
+                    handle.file.refresh(&opened);
+                    if handle.write && handle.pages && !opened.access.pages {
+                        tracing::error!(%ino, "an open file fails: its session was lost, and somebody else writes to the file now");
+                        handle.stale.store(true, Ordering::SeqCst);
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::SessionFenced => return Err(error),
                 Err(error) => {
                     tracing::warn!(%ino, %error, "an open file could not be opened again");
@@ -320,7 +330,7 @@ impl Inner {
                 }
             }
             // Others may have written without asking this client.
-            self.invalidate(Invalidation::Inode { ino });
+            self.invalidate(Change::Inode { ino });
         }
         Ok(())
     }

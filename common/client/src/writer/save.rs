@@ -8,8 +8,8 @@ use crate::dirty::Body;
 use crate::dirty::generation::{Span, Upload};
 use crate::file::File;
 use crate::reader::block_cache::{BLOCK, Block};
-use crate::session::{Unanswered, unexpected};
-use crate::types::Invalidation;
+use crate::session::{Granted, Outcome, Unanswered, unexpected};
+use crate::types::Change;
 use crate::waiting::What;
 use dfs_common::attr::Attr;
 use dfs_common::extent::{Extent, ExtentData};
@@ -32,6 +32,14 @@ struct Commit {
     extents: Vec<Extent>,
     write: CommitWrite,
     caller: Caller,
+}
+
+/// What a commit was answered.
+struct Committed {
+    attr: Attr,
+    append_offset: u64,
+    durable: bool,
+    granted: Option<Granted>,
 }
 
 impl Inner {
@@ -145,8 +153,9 @@ impl Inner {
             };
             let was_inline = commit.write.chunks.is_empty();
             match self.commit(file, &commit, &mut upload).await {
-                Ok((attr, append_offset, durable)) => {
-                    self.committed(file, commit, body, attr, append_offset);
+                Ok(committed) => {
+                    let durable = committed.durable;
+                    self.committed(file, commit, body, committed);
                     return Ok(durable);
                 }
                 Err(error) if error.kind() == ErrorKind::TooBig && was_inline => inline = false,
@@ -227,12 +236,7 @@ impl Inner {
     }
 
     /// Sends a commit, under the number that it was sent under before if its outcome was left open.
-    async fn commit(
-        &self,
-        file: &Arc<File>,
-        commit: &Commit,
-        upload: &mut Upload,
-    ) -> FsResult<(Attr, u64, bool)> {
+    async fn commit(&self, file: &Arc<File>, commit: &Commit, upload: &mut Upload) -> FsResult<Committed> {
         let op = Operation::CommitWrite(commit.write.clone());
         let mut attempts = self.attempts(What::of("saving", file.ino));
         loop {
@@ -245,16 +249,23 @@ impl Inner {
                 .mutate_numbered(&mut attempts, ticket, &commit.caller, &op)
                 .await;
             match outcome {
-                Ok((Err(error), _)) if error.kind().is_retryable() || error.kind() == ErrorKind::Busy => {
+                Ok(Outcome {
+                    result: Err(error), ..
+                }) if error.kind().is_retryable() || error.kind() == ErrorKind::Busy => {
                     upload.commit = None;
                     attempts
                         .pause(FsError::new(ErrorKind::Unavailable, error.message().to_string()))
                         .await?;
                 }
-                Ok((result, durable)) => {
+                Ok(outcome) => {
                     upload.commit = None;
-                    return match result? {
-                        OpReply::Committed { attr, append_offset } => Ok((attr, append_offset, durable)),
+                    return match outcome.result? {
+                        OpReply::Committed { attr, append_offset } => Ok(Committed {
+                            attr,
+                            append_offset,
+                            durable: outcome.durable,
+                            granted: outcome.granted,
+                        }),
                         other => Err(unexpected(&other)),
                     };
                 }
@@ -272,7 +283,13 @@ impl Inner {
     }
 
     /// A commit was answered: the data is no longer unsaved.
-    fn committed(&self, file: &Arc<File>, commit: Commit, body: &Arc<Body>, attr: Attr, append_offset: u64) {
+    fn committed(&self, file: &Arc<File>, commit: Commit, body: &Arc<Body>, committed: Committed) {
+        let Committed {
+            attr,
+            append_offset,
+            granted,
+            ..
+        } = committed;
         if body.length <= KEEP_WRITTEN_MAX
             && let Some(chunk) = commit.write.chunks.first()
         {
@@ -317,6 +334,9 @@ impl Inner {
         }
         let foreign = state.foreign;
         state.changed(attr);
+        if let Some(Granted { stamp, access }) = granted {
+            self.granted(&mut state, stamp, &access);
+        }
         let changed_under_us = landed != 0 || (state.foreign && !foreign);
         let clean = !state.is_dirty();
         drop(state);
@@ -324,7 +344,7 @@ impl Inner {
             self.unsaved.forget_clean(file);
         }
         if changed_under_us {
-            self.invalidate(Invalidation::Inode { ino: file.ino });
+            self.invalidate(Change::Inode { ino: file.ino });
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::client::Inner;
 use crate::dirty::Active;
 use crate::file::{File, Handle};
+use crate::types::Change;
 use dfs_common::clock::Clock;
 use dfs_common::limits::FILE_BYTES_MAX;
 use dfs_common::session::Caller;
@@ -24,6 +25,7 @@ fn not_failing(file: &Arc<File>) -> FsResult<()> {
 
 /// What one step of a write did.
 struct Step {
+    at: u64,
     taken: usize,
     grew: u64,
     /// A generation was sealed: its sequence number, first offset and body.
@@ -31,7 +33,8 @@ struct Step {
 }
 
 impl Inner {
-    /// Writes all of `data`; waits while too much is unsaved. Cancelled, it may have written a part.
+    /// Writes all of `data`; waits while too much is unsaved, and, if the file is not this client's alone, until it is committed. Cancelled, it may
+    /// have written a part.
     pub(crate) async fn write_range(
         self: &Arc<Self>,
         handle: &Arc<Handle>,
@@ -47,10 +50,15 @@ impl Inner {
         }
         let file = &handle.file;
         not_failing(file)?;
+        if handle.pages {
+            // The kernel has the pages of this write by now.
+            self.enter(file, offset, end).await?;
+        }
         if let Some(done) = self.write_if_tight(handle, caller, offset, data).await? {
             return Ok(done);
         }
         let mut done = 0;
+        let mut elsewhere = None;
         // An append that fits in one commit is one, so that nobody's append comes between its parts.
         let mut whole = handle.append;
         while done < data.len() {
@@ -60,10 +68,27 @@ impl Inner {
             let step = self.step(handle, caller, offset + done as u64, part, whole);
             self.dirty.give_back(part.len() as u64 - step.grew);
             whole &= step.taken == 0;
+            if step.taken > 0 && step.at != offset + done as u64 {
+                elsewhere = Some(step.at.min(offset));
+            }
             done += step.taken;
             if step.full {
                 self.save_in_background(file);
             }
+        }
+        if !self.may_buffer(file) {
+            self.save(file).await?;
+            // Where it landed the coordinator said, and to others maybe in between.
+            elsewhere = handle.append.then_some(0);
+        }
+        if let Some(from) = elsewhere {
+            // The kernel thinks that it wrote at `offset`: of the pages where it did not it knows nothing.
+            let pages = Change::Pages {
+                ino: file.ino,
+                offset: from,
+                length: 0,
+            };
+            self.forget_above(vec![pages]).await;
         }
         Ok(length)
     }
@@ -101,6 +126,7 @@ impl Inner {
             if other_mode || too_full || done {
                 self.seal_locked(&mut state, file);
                 return Step {
+                    at: offset,
                     taken: 0,
                     grew: 0,
                     full: true,
@@ -122,7 +148,12 @@ impl Inner {
         if was_clean {
             self.unsaved.add(file);
         }
-        Step { taken, grew, full }
+        Step {
+            at,
+            taken,
+            grew,
+            full,
+        }
     }
 
     fn seal_locked(self: &Arc<Self>, state: &mut crate::file::FileState, file: &Arc<File>) {

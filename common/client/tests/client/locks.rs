@@ -1,7 +1,7 @@
 //! Advisory locks: lost replies, interrupted and crowded waits, lost sessions.
 
 use crate::rig::*;
-use dfs_client::{Client, FileHandle, Invalidation};
+use dfs_client::{Client, FileHandle};
 use dfs_common::limits::{LOCK_POLLS_MAX, SESSION_LOCK_REQUESTS_MAX};
 use dfs_common::lock::{LockKind, LockOwner, LockRange, LockSpec, LockStyle};
 use dfs_common::{ErrorKind, FsResult, Ino};
@@ -196,10 +196,7 @@ async fn nobody_who_locks_goes_on_before_older_pages_are_gone() {
     let mut barriers = Vec::new();
     until("all are granted, and pages are to be dropped", || {
         while let Ok(invalidation) = above.try_recv() {
-            barriers.extend(match invalidation {
-                Invalidation::Barrier(done) => Some(done),
-                _ => None,
-            });
+            barriers.extend(invalidation.done);
         }
         !barriers.is_empty() && rig.metadata_faults.calls("lock") >= 3
     })

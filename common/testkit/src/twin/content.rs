@@ -4,6 +4,7 @@ use super::state::{Body, Committed, State};
 use bytes::Bytes;
 use dfs_common::capability::ChunkAccess;
 use dfs_common::extent::{CommittedChunk, Extent, ExtentData, ExtentPage, ResolvedExtent};
+use dfs_common::lease::Access;
 use dfs_common::limits::{
     CHUNK_BYTES_MAX, COMMIT_EXTENTS_MAX, FILE_BYTES_MAX, INLINE_EXTENT_BYTES_MAX, INLINE_INODE_BYTES_MAX,
 };
@@ -64,6 +65,25 @@ fn cut(extents: &mut BTreeMap<u64, Extent>, from: u64, to: u64) {
     }
 }
 
+/// A twin takes no leases away: its clients see what others did when they open a file.
+pub(super) fn access(ino: Ino) -> Access {
+    Access {
+        ino,
+        content: true,
+        buffer: true,
+        pages: true,
+    }
+}
+
+/// Of the file that an operation opened or wrote.
+pub(super) fn opened_or_written(reply: &OpReply) -> Option<Access> {
+    match reply {
+        OpReply::Created { entry, .. } => Some(access(entry.attr.ino)),
+        OpReply::Committed { attr, .. } => Some(access(attr.ino)),
+        _ => None,
+    }
+}
+
 impl State {
     /// Sets the size; what is cut off is gone for good.
     pub(super) fn resize(&mut self, ino: Ino, size: u64) -> FsResult<()> {
@@ -93,6 +113,7 @@ impl State {
         Ok(Opened {
             attr: self.attr(ino)?,
             extents,
+            access: access(ino),
         })
     }
 

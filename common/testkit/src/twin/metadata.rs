@@ -2,6 +2,7 @@
 
 use super::TwinOptions;
 use super::chunks::TwinChunks;
+use super::content::opened_or_written;
 use super::locks::Locks;
 use super::state::{Body, State};
 use async_trait::async_trait;
@@ -11,11 +12,10 @@ use dfs_common::attr::{Attr, FileKind};
 use dfs_common::clock::Clock;
 use dfs_common::cluster::{ClusterUpdate, NodeHealth, NodeInfo, PlacementGroup, StatFs};
 use dfs_common::durability::{CommitId, CommitPoint};
-use dfs_common::extent::ExtentPage;
 use dfs_common::limits::{LOCK_POLL, RELEASES_MAX};
 use dfs_common::lock::{HeldLock, LockOutcome, LockOwner, LockRange, LockSpec, LockTicket};
 use dfs_common::op::MutationBatch;
-use dfs_common::service::{DirPage, Found, MetadataService, Mutated, Opened};
+use dfs_common::service::{DirPage, Extents, Found, MetadataService, Mutated, Opened};
 use dfs_common::session::{Caller, Identity, OpenSession, SessionGrant};
 use dfs_common::{
     ChunkId, ClusterId, DiskIncarnation, ErrorKind, FsError, FsResult, Ino, Name, NodeId, PgId, Quota,
@@ -245,6 +245,7 @@ impl MetadataService for TwinMetadata {
         let durable = batch.durable;
         let results = self.state.lock().mutate(&identity, batch)?;
         Ok(Mutated {
+            access: results.iter().flatten().filter_map(opened_or_written).collect(),
             results,
             leased: Vec::new(),
             point: {
@@ -307,9 +308,12 @@ impl MetadataService for TwinMetadata {
         ino: Ino,
         offset: u64,
         length: u64,
-    ) -> FsResult<ExtentPage> {
+        _settle: bool,
+    ) -> FsResult<Extents> {
         self.with(&identity, |state| {
-            state.read_extents(identity.session, ino, offset, length)
+            let page = state.read_extents(identity.session, ino, offset, length)?;
+            let leased = true;
+            Ok(Extents { page, leased })
         })
     }
 

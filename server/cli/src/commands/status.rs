@@ -149,6 +149,7 @@ mod tests {
             chunks: 1,
             content_bytes: 5,
             sessions: 0,
+            lifelines: 0,
             replication: 3,
             replication_floor: 2,
             uptime_secs: 61,

@@ -123,7 +123,7 @@ impl Group {
                     answer_after(reply, result, move |_| {
                         failpoint::reach(Failpoint::ResumeSessionAfterCommit);
                         if !request.locks.more {
-                            sessions.resumed(identity.session);
+                            sessions.resumed(identity.session, request.leases);
                         }
                     })
                 }

@@ -179,6 +179,7 @@ impl Rig {
             opened: Vec::new(),
             unsynced: None,
             locks: Default::default(),
+            leases: false,
         };
         let secret = SessionSecret(rand::random());
         self.applier.open_session(request, secret).await.unwrap().identity
@@ -191,6 +192,7 @@ impl Rig {
             opened,
             unsynced: None,
             locks: Default::default(),
+            leases: false,
         };
         self.applier.open_session(request, SessionSecret([0; 16])).await
     }
@@ -623,6 +625,8 @@ async fn after_a_restart_unresumed_sessions_hold_everything() {
         ino: held,
         read: true,
         write: true,
+        pages: false,
+        buffer: false,
     };
     rig.resume(holder, vec![declared]).await.unwrap();
     assert!(rig.opens.is_open(holder.session, held, true));

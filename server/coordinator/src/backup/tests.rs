@@ -198,6 +198,7 @@ async fn coordinator_of_a_restored_directory_fences_old_sessions_and_gives_new_n
         opened: vec![],
         unsynced: Some(dfs_common::CommitId { epoch: 4, number: 70 }),
         locks: Default::default(),
+        leases: false,
     };
     let grant = core
         .applier

@@ -155,6 +155,7 @@ impl Rig {
             opened: vec![],
             unsynced: None,
             locks: Default::default(),
+            leases: false,
         };
         let grant = core.applier.open_session(request, SessionSecret([1; 16])).await;
         Rig {

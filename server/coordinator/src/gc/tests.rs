@@ -148,6 +148,7 @@ impl Rig {
             opened: vec![],
             unsynced: None,
             locks: Default::default(),
+            leases: false,
         };
         let grant = core
             .applier

@@ -9,6 +9,7 @@ use crate::applier::{Applier, QuotaStep};
 use crate::core::Core;
 use crate::namespace::orphans::NAMESPACE;
 use crate::namespace::quota;
+use dfs_common::lease::Lease;
 use dfs_common::{ErrorKind, FsError, FsResult, Ino, Quota, SessionId, TreeUsage};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ impl Core {
     /// # Errors
     /// Those of [`quota::set`]; `Invalid` also if an inode has names below the directory and elsewhere.
     pub(crate) async fn set_quota(&self, ino: Ino, quota: Quota) -> FsResult<()> {
-        self.sessions.settled().await;
+        self.sessions.settled_beside(NAMESPACE).await;
         let _one = self.setting_quota.lock().await;
         for _ in 0..ATTEMPTS_MAX {
             let mut closing = None;
@@ -32,7 +33,7 @@ impl Core {
                 let edge = closing.insert(Closing::new(self.applier.clone(), ino));
                 self.check_links(ino, edge.abandoned.clone()).await?;
             }
-            let quotas = BTreeSet::from([Ino::QUOTAS]);
+            let quotas = BTreeSet::from([Lease::attributes(Ino::QUOTAS)]);
             let mut change = Change::begin(self.leases.clone(), self.applier.clone(), NAMESPACE, quotas);
             change.recalled().await;
             let set = self.applier.set_quota(ino, QuotaStep::Set(quota)).await;

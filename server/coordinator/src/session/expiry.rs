@@ -33,7 +33,11 @@ impl Worker for SessionExpiry {
         "session-expiry"
     }
     fn status(&self) -> String {
-        format!("{} sessions", self.sessions.count())
+        format!(
+            "{} sessions, {} of them with a lifeline",
+            self.sessions.count(),
+            self.sessions.lifelines()
+        )
     }
     async fn step(&self) -> Duration {
         for session in self.leases.overdue() {

@@ -7,5 +7,6 @@
 //! every inode, so that nothing that it may have open is destroyed.
 
 pub mod expiry;
+pub mod lifeline;
 pub mod opens;
 pub mod table;

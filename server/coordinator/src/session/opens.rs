@@ -22,6 +22,8 @@ pub struct OpenCount {
     pub read: bool,
     /// One of them was for writing.
     pub write: bool,
+    /// Of those, the session's kernel may keep pages.
+    pub pages: bool,
 }
 
 /// Answer to an open or a release.
@@ -58,6 +60,14 @@ impl Inner {
         let count = open.count;
         self.by_inode.entry(ino).or_default().insert(session);
         Ok(count)
+    }
+
+    fn pages_beside(&self, session: SessionId, ino: Ino) -> Option<SessionId> {
+        let has = |other: &&SessionId| {
+            let opens = self.by_session.get(other).and_then(|opens| opens.get(&ino));
+            **other != session && opens.is_some_and(|open| open.pages)
+        };
+        self.by_inode.get(&ino).into_iter().flatten().find(has).copied()
     }
 
     fn forget(&mut self, session: SessionId, ino: Ino) {
@@ -143,6 +153,7 @@ impl OpenTable {
             entry.count += 1;
             entry.read |= open.read;
             entry.write |= open.write;
+            entry.pages |= open.pages;
         }
         if wanted.len() > SESSION_OPEN_INODES_MAX {
             return Err(FsError::new(
@@ -162,6 +173,7 @@ impl OpenTable {
             entry.count = entry.count.max(open.count);
             entry.read |= open.read;
             entry.write |= open.write;
+            entry.pages |= open.pages;
             inner.by_inode.entry(ino).or_default().insert(session);
         }
         Ok(())
@@ -184,6 +196,35 @@ impl OpenTable {
             .and_then(|opens| opens.get(&ino))
             .copied()
             .unwrap_or_default()
+    }
+
+    /// True if a session beside `session` has the inode open, or may have.
+    pub fn is_open_beside(&self, session: SessionId, ino: Ino) -> bool {
+        let inner = self.inner.lock();
+        let beside = |other: &SessionId| *other != session;
+        let open = inner.by_inode.get(&ino);
+        inner.grace.iter().any(beside) || open.is_some_and(|sessions| sessions.iter().any(beside))
+    }
+
+    /// The other session whose kernel may keep pages that its programs write to.
+    pub fn pages_beside(&self, session: SessionId, ino: Ino) -> Option<SessionId> {
+        self.inner.lock().pages_beside(session, ino)
+    }
+
+    /// Whether the session's kernel may keep pages of an inode that it has open for writing: for one session at a time, until it has closed it.
+    pub fn claim_pages(&self, session: SessionId, ino: Ino) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.pages_beside(session, ino).is_some() || inner.grace.iter().any(|other| *other != session) {
+            return false;
+        }
+        let opens = inner.by_session.get_mut(&session);
+        match opens.and_then(|opens| opens.get_mut(&ino)) {
+            Some(open) if open.write => {
+                open.pages = true;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The group for which inodes were settling is committed.
@@ -257,6 +298,8 @@ mod tests {
             ino: FILE,
             read: true,
             write,
+            pages: false,
+            buffer: false,
         });
         table.resume(A, &declared).unwrap();
         table.end(B);
@@ -267,8 +310,36 @@ mod tests {
             OpenCount {
                 count: 2,
                 read: true,
-                write: true
+                write: true,
+                pages: false,
             }
         );
+    }
+
+    #[test]
+    fn one_session_at_a_time_has_pages_that_it_writes_to() {
+        let table = OpenTable::default();
+        table.open(A, FILE, true, true).unwrap();
+        assert!(!table.is_open_beside(A, FILE) && table.is_open_beside(B, FILE));
+        assert!(table.claim_pages(A, FILE) && table.claim_pages(A, FILE));
+        table.open(B, FILE, true, false).unwrap();
+        assert!(!table.claim_pages(B, FILE), "not even open for writing");
+        table.open(B, FILE, false, true).unwrap();
+        assert!(!table.claim_pages(B, FILE) && table.pages_beside(B, FILE) == Some(A));
+        table.release(A, FILE).unwrap();
+        assert!(table.claim_pages(B, FILE) && table.pages_beside(B, FILE).is_none());
+        table.begin_grace(SessionId(9));
+        assert!(!table.claim_pages(B, FILE), "that one may have some");
+        let declared = OpenDeclaration {
+            ino: FILE,
+            read: true,
+            write: true,
+            pages: true,
+            buffer: false,
+        };
+        table.end(B);
+        table.resume(SessionId(9), &[declared]).unwrap();
+        table.open(A, FILE, true, true).unwrap();
+        assert!(!table.claim_pages(A, FILE), "that one has some");
     }
 }

@@ -5,14 +5,14 @@
 //! refused, at the service and again in the applier.
 
 use dfs_common::clock::Clock;
-use dfs_common::limits::{SESSION_LEASE, SESSIONS_MAX};
+use dfs_common::limits::{RECALL_PATIENCE, SESSION_LEASE, SESSIONS_MAX};
 use dfs_common::session::{Identity, SessionSecret};
 use dfs_common::{ErrorKind, FsError, FsResult, SessionEpoch, SessionId};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 /// Between two looks at the leases. A gap longer than this and a half means that the coordinator itself stood still: the
 /// leases are extended by it, since no keep-alive could have been answered.
@@ -32,6 +32,10 @@ struct Session {
     secret: SessionSecret,
     state: State,
     renewed: Duration,
+    /// Number of the last lifeline that it was hung on, from 1; 0: none.
+    last_line: u64,
+    /// If it hangs on that one; dropped when that is over.
+    line: Option<oneshot::Sender<()>>,
 }
 
 /// All sessions that the store has.
@@ -45,6 +49,8 @@ pub struct SessionTable {
 struct Inner {
     sessions: HashMap<SessionId, Session>,
     in_grace: usize,
+    /// Resumed after the restart, then, and still answering from what was leased before it.
+    unattached: HashMap<SessionId, Duration>,
     last_look: Duration,
 }
 
@@ -60,6 +66,15 @@ const WRONG: &str = "wrong secret or epoch for this session: open a new session"
 fn same_secret(a: &SessionSecret, b: &SessionSecret) -> bool {
     // Every byte is looked at: the time tells nothing of the secret.
     a.0.iter().zip(&b.0).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+}
+
+impl Session {
+    fn later_line(&self, number: u64) -> FsResult<()> {
+        if number > self.last_line {
+            return Ok(());
+        }
+        Err(FsError::new(ErrorKind::Stale, "the session has a later lifeline"))
+    }
 }
 
 impl Inner {
@@ -87,6 +102,7 @@ impl SessionTable {
             inner: Mutex::new(Inner {
                 sessions: HashMap::new(),
                 in_grace: 0,
+                unattached: HashMap::new(),
                 last_look,
             }),
             settled: Notify::new(),
@@ -100,6 +116,8 @@ impl SessionTable {
             secret,
             state,
             renewed,
+            last_line: 0,
+            line: None,
         };
         let mut inner = self.inner.lock();
         inner.in_grace += usize::from(state == State::Grace);
@@ -114,16 +132,45 @@ impl SessionTable {
                 self.settled.notify_waiters();
             }
             session.state = state;
+            if state == State::Ending {
+                session.line = None;
+            }
+        }
+        if state == State::Ending {
+            self.attach(inner, session);
         }
     }
 
-    /// Waits until no session is in grace: every client from before the restart has resumed, and so forgotten what it was
-    /// leased, or its lease has ended.
-    pub async fn settled(&self) {
+    fn attach(&self, inner: &mut Inner, session: SessionId) {
+        if inner.unattached.remove(&session).is_some() {
+            self.settled.notify_waiters();
+        }
+    }
+
+    /// The session has a recall stream: its client has forgotten what it was leased before.
+    pub fn attached(&self, session: SessionId) {
+        self.attach(&mut self.inner.lock(), session);
+    }
+
+    /// True between [`SessionTable::resumed`] and [`SessionTable::attached`].
+    pub fn is_unattached(&self, session: SessionId) -> bool {
+        self.inner.lock().unattached.contains_key(&session)
+    }
+
+    /// See [`SessionTable::settled_beside`].
+    pub fn is_settled_beside(&self, session: SessionId) -> bool {
+        let inner = self.inner.lock();
+        let mut unattached = inner.unattached.keys();
+        inner.in_grace == 0 && unattached.all(|other| *other == session)
+    }
+
+    /// Waits until every client from before the restart, but for `session`'s, has resumed and forgotten what it was leased, or its lease has
+    /// ended.
+    pub async fn settled_beside(&self, session: SessionId) {
         loop {
             let mut settled = std::pin::pin!(self.settled.notified());
             settled.as_mut().enable();
-            if self.inner.lock().in_grace == 0 {
+            if self.is_settled_beside(session) {
                 return;
             }
             settled.await;
@@ -171,8 +218,9 @@ impl SessionTable {
         self.inner.lock().proven(identity).map(drop)
     }
 
-    /// The session declared its opens: it is live.
-    pub fn resumed(&self, session: SessionId) {
+    /// The session declared its opens: it is live. `leases`: it still answers from what was leased before a restart, until
+    /// [`SessionTable::attached`].
+    pub fn resumed(&self, session: SessionId, leases: bool) {
         let now = self.clock.monotonic();
         let mut inner = self.inner.lock();
         let Some(entry) = inner.sessions.get_mut(&session) else {
@@ -180,8 +228,66 @@ impl SessionTable {
         };
         if entry.state != State::Ending {
             entry.renewed = now;
+            if entry.state == State::Grace && leases {
+                inner.unattached.insert(session, now);
+            }
             self.set_state(&mut inner, session, State::Live);
         }
+    }
+
+    /// Passes a lifeline of a session that is live or in grace, and has none with this number or a greater one.
+    ///
+    /// # Errors
+    /// `SessionFenced`, or `Stale`: there is a later one.
+    pub fn check_line(&self, identity: &Identity, number: u64) -> FsResult<()> {
+        self.inner.lock().proven(identity)?.later_line(number)
+    }
+
+    /// From now on the session hangs on the lifeline of this number, and on no other. Answers what resolves when that is over.
+    ///
+    /// # Errors
+    /// As of [`SessionTable::check_line`].
+    pub fn hold_line(&self, identity: &Identity, number: u64) -> FsResult<oneshot::Receiver<()>> {
+        let mut inner = self.inner.lock();
+        let session = inner.proven(identity)?;
+        session.later_line(number)?;
+        let (sender, over) = oneshot::channel();
+        session.last_line = number;
+        session.line = Some(sender);
+        Ok(over)
+    }
+
+    /// The process at the other end of a lifeline is gone. If the session hangs on that one, every further call of it is refused, and the
+    /// answer is true: it is to be taken apart.
+    pub fn part(&self, identity: &Identity, number: u64) -> bool {
+        let mut inner = self.inner.lock();
+        let hangs = inner
+            .proven(identity)
+            .is_ok_and(|session| session.line.is_some() && session.last_line == number);
+        if hangs {
+            self.set_state(&mut inner, identity.session, State::Ending);
+        }
+        hangs
+    }
+
+    /// A lifeline broke, which says nothing of the client: if the session hung on it, it hangs on none.
+    pub fn let_go(&self, identity: &Identity, number: u64) {
+        let mut inner = self.inner.lock();
+        if let Ok(session) = inner.proven(identity)
+            && session.last_line == number
+        {
+            session.line = None;
+        }
+    }
+
+    /// Sessions that hang on a lifeline.
+    pub fn lifelines(&self) -> usize {
+        let inner = self.inner.lock();
+        inner
+            .sessions
+            .values()
+            .filter(|session| session.line.is_some())
+            .count()
     }
 
     /// Refuses every further call of a session, which is about to be taken apart. False if it is unknown.
@@ -212,13 +318,24 @@ impl SessionTable {
             Duration::ZERO
         };
         let mut ending = Vec::new();
-        for (id, session) in &mut inner.sessions {
+        let Inner {
+            sessions, unattached, ..
+        } = &mut *inner;
+        for (id, session) in sessions {
             session.renewed = (session.renewed + stood_still).min(now);
             let expired = now.saturating_sub(session.renewed) > SESSION_LEASE;
             if session.state != State::Ending && expired {
                 tracing::info!(session = %id, "session expired: no keep-alive within its lease");
             }
-            if session.state == State::Ending || expired {
+            let since = unattached.get_mut(id).map(|since| {
+                *since = (*since + stood_still).min(now);
+                now.saturating_sub(*since)
+            });
+            let silent = since.is_some_and(|since| since > RECALL_PATIENCE);
+            if silent {
+                tracing::warn!(session = %id, "session is ended: its client does not ask for its recalls");
+            }
+            if session.state == State::Ending || expired || silent {
                 ending.push(*id);
             }
         }
@@ -303,8 +420,30 @@ mod tests {
             assert_eq!(table.renew(&wrong).unwrap_err().message(), message);
         }
         table.check_resume(&identity(2, 2)).unwrap();
-        table.resumed(SessionId(2));
+        table.resumed(SessionId(2), false);
         table.check(&identity(2, 2)).unwrap();
+    }
+
+    #[test]
+    fn session_that_resumed_and_still_uses_its_leases_is_waited_for_until_it_attaches_or_ends() {
+        use futures::FutureExt;
+        let (clock, table) = table();
+        let settled = |beside| table.settled_beside(SessionId(beside)).now_or_never().is_some();
+        assert!(!settled(1), "in grace");
+        table.resumed(SessionId(2), true);
+        assert!(!settled(1) && settled(2) && table.is_unattached(SessionId(2)));
+        table.attached(SessionId(2));
+        assert!(settled(1));
+
+        table.insert_grace(SessionId(3), SessionEpoch(1), SessionSecret([3; 16]));
+        table.resumed(SessionId(3), true);
+        for _ in 0..=RECALL_PATIENCE.as_secs() {
+            clock.advance(EXPIRY_INTERVAL);
+            table.renew(&identity(3, 3)).unwrap();
+            table.expire_due();
+        }
+        assert!(settled(1), "it does not ask for its recalls");
+        table.renew(&identity(3, 3)).unwrap_err();
     }
 
     #[test]
@@ -317,10 +456,72 @@ mod tests {
             table.check_resume(&identity(2, 2)).unwrap_err().message(),
             UNKNOWN
         );
-        table.resumed(SessionId(2));
+        table.resumed(SessionId(2), false);
         assert_eq!(table.check(&identity(2, 2)).unwrap_err().message(), UNKNOWN);
         assert_eq!(pass(&clock, &table, 20), [SessionId(1), SessionId(2)]);
         assert_eq!(table.renew(&identity(1, 1)).unwrap_err().message(), UNKNOWN);
+    }
+
+    #[test]
+    fn session_ends_with_the_last_lifeline_that_it_was_hung_on() {
+        let (clock, table) = table();
+        let one = identity(1, 1);
+        let mut first = table.hold_line(&one, 1).unwrap();
+        let mut second = table.hold_line(&one, 2).unwrap();
+        assert!(
+            first
+                .try_recv()
+                .is_err_and(|error| error == oneshot::error::TryRecvError::Closed)
+        );
+        assert!(
+            second
+                .try_recv()
+                .is_err_and(|error| error == oneshot::error::TryRecvError::Empty)
+        );
+        assert_eq!(table.lifelines(), 1);
+        // Late words of those before, and of strangers.
+        assert!(!table.part(&one, 1));
+        for late in [1, 2] {
+            assert_eq!(table.hold_line(&one, late).unwrap_err().kind(), ErrorKind::Stale);
+            assert_eq!(table.check_line(&one, late).unwrap_err().kind(), ErrorKind::Stale);
+        }
+        for wrong in [
+            identity(1, 9),
+            Identity {
+                epoch: SessionEpoch(0),
+                ..one
+            },
+        ] {
+            assert!(!table.part(&wrong, 2));
+            assert_eq!(table.hold_line(&wrong, 3).unwrap_err().message(), WRONG);
+        }
+        table.let_go(&one, 1);
+        assert_eq!(table.lifelines(), 1);
+        table.check(&one).unwrap();
+        // It broke: its end means nothing any more, nor can it be held again.
+        table.let_go(&one, 2);
+        assert!(!table.part(&one, 2));
+        assert_eq!(table.hold_line(&one, 2).unwrap_err().kind(), ErrorKind::Stale);
+        let mut third = table.hold_line(&one, 3).unwrap();
+        assert!(table.part(&one, 3));
+        assert!(!table.part(&one, 3), "it is taken apart once");
+        assert_eq!(table.check(&one).unwrap_err().message(), UNKNOWN);
+        assert_eq!(table.hold_line(&one, 3).unwrap_err().message(), UNKNOWN);
+        assert!(
+            third
+                .try_recv()
+                .is_err_and(|error| error == oneshot::error::TryRecvError::Closed)
+        );
+        assert_eq!(pass(&clock, &table, 1), [SessionId(1)], "if that was interrupted");
+        // One from before a restart is not waited for any longer.
+        let mut line = table.hold_line(&identity(2, 2), 7).unwrap();
+        table.resumed(SessionId(2), false);
+        assert!(
+            line.try_recv()
+                .is_err_and(|error| error == oneshot::error::TryRecvError::Empty)
+        );
+        assert!(table.part(&identity(2, 2), 7));
+        assert_eq!(table.lifelines(), 0);
     }
 
     #[test]

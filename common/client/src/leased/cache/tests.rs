@@ -59,7 +59,6 @@ fn known_names_and_attributes_are_answered_while_the_lease_runs() {
     assert_eq!(answer(&cache, "b"), None);
     cache.put_name(cache.stamp(), DIR, &name("b"), None);
     assert_eq!(answer(&cache, "b"), Some(None));
-    assert!(cache.validity(Ino(7)) > Duration::ZERO);
     assert!(matches!(
         cache.lookup(DIR, &name("a"), |_| false),
         Answer::Unknown
@@ -74,6 +73,68 @@ fn known_names_and_attributes_are_answered_while_the_lease_runs() {
     assert!(expired.attr(Ino(7)).is_none());
     expired.extend(Instant::now() + Duration::from_secs(60));
     assert!(expired.attr(Ino(7)).is_some());
+}
+
+#[test]
+fn kernel_may_answer_what_is_true_now_until_shortly_before_the_lease_ends() {
+    let cache = LeasedCache::default();
+    let (name, held) = (name("a"), attr(7, 0o644));
+    let fill = |cache: &LeasedCache| {
+        cache.put_attr(cache.stamp(), &held);
+        cache.put_name(cache.stamp(), DIR, &name, Some(Ino(7)));
+    };
+    let holds = |cache: &LeasedCache| {
+        let attr = cache.attr_holds(&held, |_| {});
+        (attr, cache.name_holds(DIR, &name, Some(Ino(7))))
+    };
+    let lease = Duration::from_secs(20);
+    cache.attached(Instant::now() + lease);
+    assert_eq!(
+        holds(&cache),
+        (Duration::ZERO, Duration::ZERO),
+        "nothing is leased yet"
+    );
+    fill(&cache);
+    let (attr_for, name_for) = holds(&cache);
+    assert!(attr_for > Duration::from_secs(10) && attr_for <= lease - KERNEL_MARGIN);
+    assert!(name_for > Duration::from_secs(10) && name_for <= lease - KERNEL_MARGIN);
+    assert!(
+        cache.attr_holds(&attr(7, 0o600), |_| {}).is_zero(),
+        "an old answer"
+    );
+    assert!(
+        cache.attr_holds(&held, |attr| attr.size = 1).is_zero(),
+        "unsaved writes"
+    );
+    assert!(cache.name_holds(DIR, &name, None).is_zero());
+    cache.recall(&[DIR, Ino(7)]);
+    assert_eq!(holds(&cache), (Duration::ZERO, Duration::ZERO));
+    fill(&cache);
+    cache.lost();
+    assert_eq!(holds(&cache), (Duration::ZERO, Duration::ZERO));
+    cache.attached(Instant::now() + KERNEL_MARGIN / 2);
+    fill(&cache);
+    assert_eq!(
+        holds(&cache),
+        (Duration::ZERO, Duration::ZERO),
+        "the lease is about to end"
+    );
+}
+
+#[test]
+fn absence_is_remembered_of_a_directory_leased_before_it_was_asked() {
+    let cache = cache();
+    let (_, leased) = cache.stamp_leased(DIR);
+    assert!(!leased);
+    cache.put_attr(cache.stamp(), &attr(1, 0o755));
+    let (stamp, leased) = cache.stamp_leased(DIR);
+    assert!(leased);
+    cache.put_absent(stamp, DIR, &name("a"));
+    assert_eq!(answer(&cache, "a"), Some(None));
+    cache.recall(&[DIR]);
+    cache.put_attr(cache.stamp(), &attr(1, 0o755));
+    cache.put_absent(stamp, DIR, &name("a"));
+    assert_eq!(answer(&cache, "a"), None, "a recall overtook it");
 }
 
 #[test]

@@ -81,6 +81,7 @@ pub(super) fn fresh_session(client_name: &str) -> OpenSession {
         opened: Vec::new(),
         unsynced: None,
         locks: Default::default(),
+        leases: false,
     }
 }
 
@@ -359,9 +360,10 @@ impl Session {
     }
 
     pub(super) async fn extents(&self, ino: Ino, offset: u64, length: u64) -> FsResult<ExtentPage> {
-        self.service
-            .read_extents(self.identity(), ino, offset, length)
-            .await
+        let asked = self
+            .service
+            .read_extents(self.identity(), ino, offset, length, true);
+        asked.await.map(|extents| extents.page)
     }
 
     pub(super) async fn commit(&self, commit: CommitWrite) -> FsResult<(Attr, u64)> {

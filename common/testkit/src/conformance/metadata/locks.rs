@@ -425,6 +425,8 @@ pub(super) async fn a_session_that_resumes_is_told_what_it_holds(kit: Kit) {
         ino: b.ino,
         read: true,
         write: true,
+        pages: false,
+        buffer: false,
     }];
     let resume = |more, opened: &[OpenDeclaration]| OpenSession {
         resume: Some(other.identity()),

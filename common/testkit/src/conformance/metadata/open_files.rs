@@ -126,7 +126,9 @@ pub(super) async fn ended_sessions_release_everything(kit: Kit) {
         OpenDeclaration {
             ino,
             read: true,
-            write: true
+            write: true,
+            pages: false,
+            buffer: false,
         };
         2
     ];

@@ -258,7 +258,7 @@ pub(super) async fn strangers_are_fenced(kit: Kit) {
             ErrorKind::SessionFenced,
         );
         refused(
-            service.read_extents(identity, *dir, 0, 1).await,
+            service.read_extents(identity, *dir, 0, 1, true).await,
             ErrorKind::SessionFenced,
         );
         refused(service.statfs(identity).await, ErrorKind::SessionFenced);

@@ -3,6 +3,7 @@ use crate::config::CoordinatorConfig;
 use crate::service::CoordinatorService;
 use dfs_common::Name;
 use dfs_common::clock::ManualClock;
+use dfs_common::lease::Obeyed;
 use dfs_common::lock::LockDeclarations;
 use dfs_common::op::{MutationBatch, NumberedOp, OpReply, OpResult, Operation};
 use dfs_common::service::MetadataService;
@@ -41,6 +42,7 @@ impl Rig {
             opened: Vec::new(),
             unsynced: None,
             locks: LockDeclarations::default(),
+            leases: false,
         };
         self.service.open_session(request).await.unwrap().identity
     }
@@ -89,13 +91,22 @@ async fn quota_is_set_when_every_session_has_given_up_what_it_knew_of_quotas() {
     let (holder, stranger) = (rig.session().await, rig.session().await);
     let usage = async |who| rig.service.usage(who, Ino::ROOT).await.unwrap();
     assert!(!usage(stranger).await.leased, "without a recall stream");
-    let stream = rig.service.recalls(holder, 0, 0).await.unwrap().stream;
+    let stream = rig
+        .service
+        .recalls(holder, 0, Obeyed::default())
+        .await
+        .unwrap()
+        .stream;
     let known = usage(holder).await;
     assert!(known.leased && !known.quotas);
 
     let core = rig.core.clone();
     let set = tokio::spawn(async move { core.set_quota(Ino::ROOT, TEN).await });
-    let page = rig.service.recalls(holder, stream, 0).await.unwrap();
+    let page = rig
+        .service
+        .recalls(holder, stream, Obeyed::default())
+        .await
+        .unwrap();
     assert_eq!(page.recalls[0].inos, [Ino::QUOTAS]);
     // Told is not obeyed: whatever was sent to the writer is applied by now.
     rig.core.applier.barrier().await.unwrap();
@@ -104,7 +115,11 @@ async fn quota_is_set_when_every_session_has_given_up_what_it_knew_of_quotas() {
     assert!(!known.leased, "no lease meanwhile");
     assert!(!known.quotas, "nor is it set");
     let service = CoordinatorService::new(rig.core.clone());
-    let obeyed = page.recalls[0].sequence;
+    let obeyed = Obeyed {
+        received: page.recalls[0].sequence,
+        below: page.recalls[0].sequence,
+        beside: Vec::new(),
+    };
     let obey = tokio::spawn(async move { service.recalls(holder, stream, obeyed).await });
     set.await.unwrap().unwrap();
     obey.abort();
