@@ -15,8 +15,8 @@ pub mod compare;
 pub mod conformance;
 pub mod faults;
 pub mod generate;
-#[cfg(feature = "cluster")]
 pub mod history;
+#[cfg(feature = "cluster")]
 pub mod idle;
 pub mod local;
 pub mod model;
