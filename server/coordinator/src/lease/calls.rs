@@ -89,9 +89,9 @@ impl Core {
     /// What the session may do with a file that an operation opened or wrote. One that was there is answered as it is now: somebody may have saved
     /// what he buffered of it.
     fn opened_or_written(&self, session: SessionId, reply: &mut OpReply, write: bool) -> Option<Access> {
-        let (attr, existed) = match reply {
-            OpReply::Created { entry, existed } => (&mut entry.attr, *existed),
-            OpReply::Committed { attr, .. } => (attr, false),
+        let (attr, existed, opened) = match reply {
+            OpReply::Created { entry, existed } => (&mut entry.attr, *existed, true),
+            OpReply::Committed { attr, .. } => (attr, false, false),
             _ => return None,
         };
         let granted = self.leases.grant_content(session, attr.ino) == Grant::Granted;
@@ -101,7 +101,10 @@ impl Core {
         if existed {
             *attr = now;
         }
-        Some(self.access(session, attr.ino, write, content))
+        Some(match opened {
+            true => self.access_of_open(session, attr.ino, write, content),
+            false => self.access_of_write(session, attr.ino, content, content),
+        })
     }
 
     /// Repairs what a check found, after every session has given up its leases on it. Answers for each repair whether it was made.

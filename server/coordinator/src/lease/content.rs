@@ -176,16 +176,30 @@ impl Core {
             change.finish();
         }
         let content = self.leases.content(session, ino).await;
-        self.access(session, ino, write, content)
+        self.access_of_open(session, ino, write, content)
     }
 
-    /// What a session may do with a file of whose content it has a lease, or not.
-    pub(super) fn access(&self, session: SessionId, ino: Ino, write: bool, content: bool) -> Access {
+    /// What a session may do with a file that it has just opened, and of whose content it has a lease, or not.
+    pub(super) fn access_of_open(&self, session: SessionId, ino: Ino, write: bool, content: bool) -> Access {
+        Access {
+            pages: write && self.opens.claim_pages(session, ino),
+            ..self.access_of_write(session, ino, write && content, content)
+        }
+    }
+
+    /// The same of one that it has written: how its handles were opened does not change.
+    pub(super) fn access_of_write(
+        &self,
+        session: SessionId,
+        ino: Ino,
+        buffer: bool,
+        content: bool,
+    ) -> Access {
         Access {
             ino,
             content,
-            buffer: write && content && self.leases.grant_buffer(session, ino, &self.opens),
-            pages: write && self.opens.claim_pages(session, ino),
+            buffer: buffer && self.leases.grant_buffer(session, ino, &self.opens),
+            pages: self.opens.count(session, ino).pages,
         }
     }
 
