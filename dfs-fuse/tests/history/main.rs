@@ -158,13 +158,38 @@ fn register_worker(mount: usize, dir: PathBuf, worker: usize, mut random: StdRng
     }
 }
 
+/// Without the reads that saw a write of their own mount before it returned: its kernel shows it at once, and others do not see it yet
+/// (docs/SEMANTICS.md).
+fn without_early_reads(history: Vec<Record<Register>>) -> Vec<Record<Register>> {
+    let early = |read: &Record<Register>| {
+        let (RegisterCall::Read { mount: of, .. }, Some(RegisterReply::Value(seen))) =
+            (&read.call, &read.reply)
+        else {
+            return false;
+        };
+        history.iter().any(|write| match &write.call {
+            RegisterCall::Write { mount, value } => {
+                mount == of && value == seen && write.object == read.object && read.invoked < write.returned
+            }
+            _ => false,
+        })
+    };
+    let early: Vec<bool> = history.iter().map(early).collect();
+    history
+        .into_iter()
+        .zip(early)
+        .filter(|(_, early)| !early)
+        .map(|(record, _)| record)
+        .collect()
+}
+
 #[test]
 fn values_in_a_file_that_two_mounts_have_open_are_linearizable() {
     let (_cluster, mounts) = set_up();
     for seed in chosen_seeds(&[1]) {
         fs::write(mounts[0].path().join("register"), [0; 8192]).unwrap();
         let history = play(seed, &mounts, register_worker);
-        assert_linearizable(seed, &Register::default(), history);
+        assert_linearizable(seed, &Register::default(), without_early_reads(history));
     }
 }
 
