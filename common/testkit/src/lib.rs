@@ -15,6 +15,7 @@ pub mod compare;
 pub mod conformance;
 pub mod faults;
 pub mod generate;
+pub mod history;
 #[cfg(feature = "cluster")]
 pub mod idle;
 pub mod local;
