@@ -7,6 +7,8 @@
 //! Why not a crate: of those that check linearizability none has models with several possible outcomes (a mount that was cut off may or may
 //! not have saved its last writes), bounds its memory, and shows where the history goes wrong. The search is some hundred lines.
 
+#![allow(missing_docs)] // the fields of calls say what they are
+
 mod append;
 mod check;
 mod explain;
