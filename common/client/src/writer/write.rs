@@ -69,8 +69,9 @@ impl Inner {
             let (length, elsewhere) = (done, None);
             return Ok(Written { length, elsewhere });
         }
-        // What the kernel has in its pages programs of this mount see at once, and must not see vanish.
-        let hidden = !handle.pages && !self.may_buffer(file);
+        // What the kernel has in its pages programs of this mount see at once, and must not see vanish; but of an append nobody knows yet where it
+        // will be.
+        let hidden = (handle.append || !handle.pages) && !self.may_buffer(file);
         let mut done = 0;
         let mut elsewhere = None;
         // An append that fits in one commit is one, so that nobody's append comes between its parts.
