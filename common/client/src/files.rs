@@ -398,8 +398,7 @@ impl Inner {
             (keep, state.errors)
         };
         let may_keep = granted.is_some_and(|granted| granted.access.pages);
-        // One that reads, too, may be mapped.
-        let direct = (flags.append && !flags.read) || (flags.writes() && !may_keep);
+        let direct = flags.append || (flags.write && !may_keep);
         let handle = self.table.insert(Handle {
             file,
             caller: caller.clone(),

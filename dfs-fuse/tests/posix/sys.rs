@@ -161,16 +161,23 @@ pub struct Map {
 }
 
 impl Map {
-    /// Maps the first `length` bytes.
+    /// Maps the first `length` bytes, which must be permitted.
     pub fn new(file: &std::fs::File, length: usize) -> Self {
+        Map::try_new(file, length).unwrap_or_else(|error| panic!("mmap: {error}"))
+    }
+
+    /// Maps the first `length` bytes.
+    pub fn try_new(file: &std::fs::File, length: usize) -> io::Result<Self> {
         let (access, shared) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
         // SAFETY: a new mapping that nothing else refers to; the descriptor is open.
         let start = unsafe { libc::mmap(std::ptr::null_mut(), length, access, shared, file.as_raw_fd(), 0) };
-        assert_ne!(start, libc::MAP_FAILED, "mmap: {}", io::Error::last_os_error());
-        Map {
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Map {
             start: start.cast(),
             length,
-        }
+        })
     }
 
     /// The bytes.
