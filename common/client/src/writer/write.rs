@@ -69,9 +69,8 @@ impl Inner {
             let (length, elsewhere) = (done, None);
             return Ok(Written { length, elsewhere });
         }
-        // What the kernel has in its pages programs of this mount see at once, and must not see vanish; but of an append nobody knows yet where it
-        // will be.
-        let hidden = (handle.append || !handle.pages) && !self.may_buffer(file);
+        // What the kernel has in its pages programs of this mount see at once, and must not see vanish. Appends go past them.
+        let hidden = !handle.pages && !self.may_buffer(file);
         let mut done = 0;
         let mut elsewhere = None;
         // An append that fits in one commit is one, so that nobody's append comes between its parts.
@@ -113,11 +112,9 @@ impl Inner {
         };
         if !self.may_buffer(file) {
             self.save(file).await?;
-            if handle.append && !handle.pages {
+            if handle.append {
                 // Where it landed the coordinator said, and to others maybe in between.
                 self.forget_above(pages(0, 0)).await;
-            } else if handle.append {
-                let _ = tokio::time::timeout(LOCKED_PAGE, self.forget_above(pages(0, 0))).await;
             } else if handle.pages {
                 // The kernel dropped its page of this write if somebody else changed the file meanwhile, and may have read an older one since. One
                 // that only waits for the answer to this write is locked, and no older one comes into its place: that is not waited for.
@@ -125,10 +122,8 @@ impl Inner {
                 let _ = tokio::time::timeout(LOCKED_PAGE, forgotten).await;
             }
         } else if let Some(from) = elsewhere {
-            // The kernel thinks that it wrote at `offset`: of the pages where it did not it knows nothing. One that it has locked until this is
-            // answered is not read before.
-            let forgotten = self.forget_above(pages(from, 0));
-            let _ = tokio::time::timeout(LOCKED_PAGE, forgotten).await;
+            // The kernel thinks that it wrote at `offset`: of the pages where it did not it knows nothing.
+            self.forget_above(pages(from, 0)).await;
         }
         Ok(length)
     }
